@@ -1,0 +1,76 @@
+/*
+ * Software shadow page tables.
+ *
+ * A view caches what the guest's page tables say for one address space and one privilege: a direct-mapped table of
+ * guest pages, indexed by the low 16 bits of the page number, with read and write rights apart. Translated code looks
+ * into it without touching the flags:
+ *
+ *     x = address + tag[index] + size - 1;  hit when (x >> 12) == 0;  host address = address + addend[index]
+ *
+ * A tag is minus the page's linear address, so a hit also proves that the access stays inside the page. Each view is
+ * one host reservation: the pages of struct cpu, then the tables. Filled entries are listed, so that a flush costs what
+ * was filled, not what could be.
+ */
+#ifndef MEMORY_VIEW_H
+#define MEMORY_VIEW_H
+
+#include "trapeze/types.h"
+
+#define VIEW_ENTRIES 65536u
+#define VIEW_JUMPS 65536u /* entries of the jump cache; index = target & 0xffff */
+#define VIEW_LIST 8192u
+
+struct view_jump {
+    uint64_t negative_target; /* minus the guest rip */
+    uint64_t host;            /* entry point of the block */
+};
+
+/* What lies at view_base; R = view_base + 12. */
+struct view_tables {
+    uint64_t read_tag[VIEW_ENTRIES];
+    uint64_t write_tag[VIEW_ENTRIES];
+    uint64_t addend[VIEW_ENTRIES];
+    struct view_jump jump[VIEW_JUMPS];
+};
+
+/* Executable pages, for the dispatcher alone. */
+#define VIEW_FETCHES 256u
+struct view_fetch {
+    uint64_t page; /* linear page address | 1 when valid */
+    uint64_t physical_page;
+    bool global;
+};
+
+struct view {
+    struct view_tables *tables;
+    void *reservation;
+    size_t reservation_size;
+    uint32_t jump_mode; /* mode key the jump cache was filled under */
+    uint32_t filled, jumps_filled;
+    bool list_overflow, jumps_overflow;
+    uint16_t list[VIEW_LIST], jumps[VIEW_LIST];
+    uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
+    uint8_t large[512];                    /* bit filter over 2 MiB regions with fragments of large pages */
+    bool has_huge;                         /* fragments of a 1 GiB page */
+    struct view_fetch fetch[VIEW_FETCHES];
+};
+
+enum { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, VIEW_PRIVILEGES };
+
+#define VIEW_SPACES 8 /* address spaces (PCIDs) cached at once */
+struct view_space {
+    struct view *view[VIEW_PRIVILEGES]; /* NULL until used */
+    uint16_t pcid;
+    bool in_use;
+    uint64_t last_use;
+};
+
+struct view_set {
+    struct view_space space[VIEW_SPACES];
+    unsigned current;
+    uint64_t clock;
+    int state_fd; /* memfd of struct cpu */
+    size_t state_size;
+};
+
+#endif
