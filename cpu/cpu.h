@@ -126,6 +126,7 @@ enum {
     REQUEST_RESET = 16,
     REQUEST_KICK = 32,
     REQUEST_SAFEPOINT = 64, /* another vCPU wants everyone out of translated code */
+    REQUEST_STALE = 128,    /* cpu->stale has entries */
 };
 
 /* Model specific registers that are plain storage or nearly so. */
@@ -143,7 +144,7 @@ struct cpu_cpuid {
 };
 
 #define CPU_XSAVE_SIZE 4096 /* room for x87, SSE, AVX, AVX-512 in standard format */
-#define CPU_PAGES 4
+#define CPU_STALE_PAGES 16
 
 /* What translated code touches; its end is view_base, see translator/emit_state.h for the offsets. */
 struct cpu_hot {
@@ -159,6 +160,7 @@ struct cpu_hot {
     struct {
         uint64_t base, read_end, write_end;
     } segment[CPU_SEGMENTS];
+    uint64_t jump_base; /* CS base the jump caches were filled under */
     uint64_t bounce; /* host address that a slow access works on */
     uint32_t run;    /* 0: a poll must leave translated code */
     uint32_t pad;
@@ -201,6 +203,13 @@ struct cpu {
     enum cpu_stop stop;
     _Atomic uint32_t requests;
     _Atomic uint32_t intr; /* level of the INTR pin */
+    uint32_t stale_count; /* pages whose code this vCPU has overwritten, to be dropped before it runs on */
+    struct {
+        uint64_t page, lines; /* guest-physical page; the 64-byte lines written */
+    } stale[CPU_STALE_PAGES];
+    bool stale_overflow;    /* and more than fit */
+    bool vector_live;       /* the guest's vector state is in the host's registers */
+    uint32_t space_changes; /* counts loads of CR3 and flushes: return addresses on the shadow stack are void then */
     uint32_t mode_key;      /* see cpu/mode.h; kept up to date by cpu_mode_changed */
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;

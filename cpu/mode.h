@@ -40,4 +40,7 @@ enum {
 void cpu_mode_changed(struct cpu *cpu);
 void cpu_segment_changed(struct cpu *cpu, unsigned segment);
 
+/* Makes the views of the current space; false when the host has no memory left. For vCPU creation. */
+bool cpu_views_create(struct cpu *cpu);
+
 #endif

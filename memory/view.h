@@ -49,6 +49,7 @@ struct view {
     uint32_t filled, jumps_filled;
     bool list_overflow, jumps_overflow;
     uint16_t list[VIEW_LIST], jumps[VIEW_LIST];
+    uint8_t listed[VIEW_ENTRIES / 8];      /* bit: the index is in the list */
     uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
     uint8_t large[512];                    /* bit filter over 2 MiB regions with fragments of large pages */
     bool has_huge;                         /* fragments of a 1 GiB page */
@@ -72,5 +73,54 @@ struct view_set {
     int state_fd; /* memfd of struct cpu */
     size_t state_size;
 };
+
+/* R, the base register of translated code, for a view. */
+static inline uint64_t view_base(const struct view *view) {
+    return (uint64_t)view->tables + 12;
+}
+
+static inline unsigned view_index(uint64_t linear) {
+    return (unsigned)(linear >> 12) & (VIEW_ENTRIES - 1);
+}
+
+/* Host address of a cached access, or NULL. `size` bytes must lie within the page. */
+static inline void *view_lookup(const struct view *view, uint64_t linear, unsigned size, bool is_write) {
+    const struct view_tables *tables = view->tables;
+    unsigned index = view_index(linear);
+    uint64_t tag = is_write ? tables->write_tag[index] : tables->read_tag[index];
+    return (linear + tag + size - 1) >> 12 ? NULL : (void *)(linear + tables->addend[index]);
+}
+
+struct view_page {
+    uint64_t linear, host;   /* page addresses */
+    unsigned page_shift;     /* of the guest page that maps it */
+    bool readable, writable, global;
+};
+
+/* Enters a page; what the slot held of another page is dropped. */
+void view_fill(struct view *view, const struct view_page *page);
+/* Notes that page is part of a large page, as view_fill does; for fetches. */
+void view_mark_large(struct view *view, const struct view_page *page);
+/* Drops every page, or all but global ones. */
+void view_flush(struct view *view, bool keep_global);
+/* Drops the page of `linear`, and all of the large page that it may be a part of. */
+void view_flush_page(struct view *view, uint64_t linear);
+/* Takes write rights from every entry that leads to the host page. */
+void view_drop_writes(struct view *view, uint64_t host_page);
+
+/* The jump cache. */
+void view_flush_jumps(struct view *view);
+void view_fill_jump(struct view *view, uint64_t target, uint64_t host);
+void view_drop_jump(struct view *view, uint64_t target);
+
+/* Executable pages: *physical_page for the page of `linear`. */
+bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_page);
+void view_fill_fetch(struct view *view, uint64_t linear, uint64_t physical_page, bool global);
+
+/* ---- Host side (memory/view_create.c): may use libc. ---- */
+
+/* NULL when the host has no address space left. */
+struct view *view_create(int state_fd, size_t state_size);
+void view_destroy(struct view *view);
 
 #endif

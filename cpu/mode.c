@@ -1,0 +1,219 @@
+/*
+ * Mode key, effective segments and the current view: what translated code takes for granted until one of them changes.
+ * Also the flushing of shadow page tables.
+ */
+#include "cpu/mode.h"
+#include "cpu/views.h"
+
+#define XCR0_AVX 6u      /* SSE and AVX */
+#define XCR0_AVX512 0xe0u
+
+/* ---- Effective segments ---- */
+
+void cpu_segment_changed(struct cpu *cpu, unsigned index) {
+    const struct trapeze_segment *segment = &cpu->segment[index];
+    uint32_t attributes = segment->attributes;
+    cpu->hot.segment[index].base = segment->base;
+    uint64_t end = (uint64_t)segment->limit + 1;
+    bool plain = !(attributes & SEGMENT_UNUSABLE);
+    bool checks_type = cpu_is_protected(cpu) && !cpu_is_vm86(cpu);
+    bool is_code = attributes & SEGMENT_CODE;
+    if (checks_type && !is_code && (attributes & SEGMENT_EXPAND_DOWN))
+        plain = false;
+    bool readable = !checks_type || !is_code || (attributes & SEGMENT_READABLE);
+    bool writable = !checks_type || (!is_code && (attributes & SEGMENT_WRITABLE));
+    cpu->hot.segment[index].read_end = plain && readable ? end : 0;
+    cpu->hot.segment[index].write_end = plain && writable ? end : 0;
+}
+
+static bool is_flat(const struct cpu *cpu) {
+    for (unsigned i = CPU_ES; i <= CPU_DS; i++) {
+        if (cpu->segment[i].base)
+            return false;
+        if (i != CPU_CS && cpu->hot.segment[i].write_end != 1ull << 32)
+            return false;
+        if (i == CPU_CS && cpu->hot.segment[i].read_end != 1ull << 32)
+            return false;
+    }
+    return true;
+}
+
+/* ---- Address spaces ---- */
+
+static uint16_t current_pcid(const struct cpu *cpu) {
+    return cpu->cr4 & CR4_PCIDE ? (uint16_t)(cpu->cr3 & 0xfff) : 0;
+}
+
+static void flush_space(struct view_space *space, bool keep_global) {
+    for (unsigned i = 0; i < VIEW_PRIVILEGES; i++)
+        if (space->view[i])
+            view_flush(space->view[i], keep_global);
+}
+
+static uint64_t create_views(void *argument) {
+    struct view_set *views = argument;
+    struct view_space *space = &views->space[views->current];
+    for (unsigned i = 0; i < VIEW_PRIVILEGES; i++) {
+        if (!space->view[i])
+            space->view[i] = view_create(views->state_fd, views->state_size);
+        if (!space->view[i])
+            return false;
+    }
+    return true;
+}
+
+bool cpu_views_create(struct cpu *cpu) {
+    return cpu->call_full(cpu, create_views, &cpu->views);
+}
+
+/* Makes views.current the space of the PCID, an empty one if it was not cached. */
+static void select_space(struct cpu *cpu, uint16_t pcid) {
+    struct view_set *views = &cpu->views;
+    struct view_space *current = &views->space[views->current];
+    if (current->in_use && current->pcid == pcid)
+        return;
+    unsigned oldest = 0;
+    for (unsigned i = 0; i < VIEW_SPACES; i++) {
+        struct view_space *space = &views->space[i];
+        if (space->in_use && space->pcid == pcid) {
+            views->current = i;
+            space->last_use = ++views->clock;
+            return;
+        }
+        if (space->last_use < views->space[oldest].last_use)
+            oldest = i;
+    }
+    views->current = oldest;
+    struct view_space *space = &views->space[oldest];
+    if (space->in_use)
+        flush_space(space, false);
+    else if (!cpu_views_create(cpu)) {
+        /* The host has no room for another space; the first one was made with the vCPU. */
+        views->current = 0;
+        space = &views->space[0];
+        flush_space(space, false);
+    }
+    space->in_use = true;
+    space->pcid = pcid;
+    space->last_use = ++views->clock;
+}
+
+/* ---- Mode ---- */
+
+static uint32_t control_bits(const struct cpu *cpu) {
+    uint32_t key = 0;
+    if (cpu->cr0 & CR0_TS)
+        key |= MODE_TS;
+    if (cpu->cr0 & CR0_EM)
+        key |= MODE_EM;
+    if (cpu->cr0 & CR0_MP)
+        key |= MODE_MP;
+    if (cpu->cr4 & CR4_OSFXSR)
+        key |= MODE_OSFXSR;
+    if (cpu->cr4 & CR4_UMIP)
+        key |= MODE_UMIP;
+    if (cpu->cr4 & CR4_OSXSAVE) {
+        if ((cpu->xcr0 & XCR0_AVX) == XCR0_AVX)
+            key |= MODE_AVX;
+        if ((cpu->xcr0 & (XCR0_AVX512 | XCR0_AVX)) == (XCR0_AVX512 | XCR0_AVX))
+            key |= MODE_AVX512;
+    }
+    if (cpu->dr[7] & 0xff) {
+        for (unsigned i = 0; i < 4; i++)
+            if ((cpu->dr[7] >> (2 * i) & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3))
+                key |= MODE_BREAKPOINTS;
+    }
+    return key;
+}
+
+static uint32_t execution_bits(const struct cpu *cpu) {
+    uint64_t flags = cpu->hot.rflags;
+    uint32_t key = (uint32_t)cpu->cpl << MODE_CPL_SHIFT;
+    if (cpu_is_protected(cpu))
+        key |= MODE_PROTECTED;
+    if (flags & FLAG_VM)
+        key |= MODE_VM86;
+    if (flags & FLAG_TF)
+        key |= MODE_TF;
+    if (cpu->cpl <= cpu_iopl(cpu))
+        key |= MODE_IOPL3;
+    if (cpu_is_long_mode(cpu))
+        key |= MODE_LONG;
+    if (cpu_is_64bit(cpu))
+        return key | MODE_CODE64 | MODE_STACK32 | MODE_FLAT;
+    if (cpu->segment[CPU_CS].attributes & SEGMENT_DB)
+        key |= MODE_CODE32;
+    if (cpu->segment[CPU_SS].attributes & SEGMENT_DB)
+        key |= MODE_STACK32;
+    return key;
+}
+
+void cpu_mode_changed(struct cpu *cpu) {
+    uint32_t key = control_bits(cpu) | execution_bits(cpu);
+    for (unsigned i = 0; i < CPU_SEGMENTS; i++)
+        cpu_segment_changed(cpu, i);
+    if (!(key & MODE_CODE64) && is_flat(cpu))
+        key |= MODE_FLAT;
+    cpu->mode_key = key;
+
+    select_space(cpu, current_pcid(cpu));
+    unsigned privilege = VIEW_USER;
+    if (cpu->cpl != 3)
+        privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;
+    struct view *view = cpu->views.space[cpu->views.current].view[privilege];
+    cpu->hot.view = view;
+    /* Where code is not at base 0 the same rip may be another address. */
+    uint32_t jump_mode = key;
+    if (view->jump_mode != jump_mode || cpu->hot.jump_base != cpu->segment[CPU_CS].base) {
+        view_flush_jumps(view);
+        view->jump_mode = jump_mode;
+        if (cpu->hot.jump_base != cpu->segment[CPU_CS].base) {
+            cpu->hot.jump_base = cpu->segment[CPU_CS].base;
+            for (unsigned i = 0; i < VIEW_PRIVILEGES; i++)
+                view_flush_jumps(cpu->views.space[cpu->views.current].view[i]);
+        }
+    }
+}
+
+/* ---- Flushes ---- */
+
+void cpu_flush_page(struct cpu *cpu, uint64_t linear) {
+    cpu->space_changes++;
+    for (unsigned s = 0; s < VIEW_SPACES; s++) {
+        struct view_space *space = &cpu->views.space[s];
+        for (unsigned i = 0; space->in_use && i < VIEW_PRIVILEGES; i++)
+            view_flush_page(space->view[i], linear);
+    }
+}
+
+void cpu_flush_address_space(struct cpu *cpu, bool keep_global) {
+    cpu->space_changes++;
+    cpu->statistics.tlb_flushes++;
+    uint16_t pcid = current_pcid(cpu);
+    for (unsigned s = 0; s < VIEW_SPACES; s++)
+        if (cpu->views.space[s].in_use && cpu->views.space[s].pcid == pcid)
+            flush_space(&cpu->views.space[s], keep_global);
+}
+
+void cpu_flush_all(struct cpu *cpu) {
+    cpu->space_changes++;
+    cpu->statistics.tlb_flushes++;
+    for (unsigned s = 0; s < VIEW_SPACES; s++)
+        if (cpu->views.space[s].in_use)
+            flush_space(&cpu->views.space[s], false);
+}
+
+enum cpu_result cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *physical_page) {
+    struct view *view = cpu->hot.view;
+    if (view_fetch(view, linear, physical_page))
+        return CPU_NEXT;
+    struct cpu_translation translation;
+    enum cpu_result result = cpu_walk(cpu, linear, ACCESS_EXECUTE, &translation);
+    if (result != CPU_NEXT)
+        return result;
+    *physical_page = translation.physical.value & ~0xfffull;
+    view_fill_fetch(view, linear, *physical_page, translation.global);
+    struct view_page page = {.linear = linear & ~0xfffull, .page_shift = translation.page_shift};
+    view_mark_large(view, &page);
+    return CPU_NEXT;
+}

@@ -1,0 +1,61 @@
+/*
+ * Guest-physical memory: regions of file descriptors mapped once, readable and writable, into the monitor.
+ *
+ * Regions change only while every vCPU is at a safepoint, so that look-ups take no lock. A byte of flags a page tells
+ * what the rest of the engine must know before it lets translated code write there directly.
+ */
+#ifndef MEMORY_GUEST_MEMORY_H
+#define MEMORY_GUEST_MEMORY_H
+
+#include <stdatomic.h>
+
+#include "trapeze/trapeze.h"
+
+#define MEMORY_PAGE 4096u
+#define MEMORY_PAGE_MASK 0xfffull
+#define MEMORY_SLOTS 64
+
+enum {
+    MEMORY_CODE = 1,          /* translated code was made from the page: writes go the slow way */
+    MEMORY_WRITE_CACHED = 2,  /* some view may hold a write entry for the page */
+    MEMORY_DIRTY = 4,         /* written since the dirty log was fetched */
+};
+
+/* What is known of a page that translated code was made from. The translator extends it (translator/invalidate.h). */
+struct code_page {
+    _Atomic uint64_t lines; /* bit: code was made from these 64 bytes */
+};
+
+struct memory_region {
+    uint64_t base, length; /* guest-physical; length 0: unused */
+    uint8_t *host;
+    _Atomic uint8_t *page_flags;
+    struct code_page *_Atomic *code_pages; /* by page of the region, NULL until code is made from it */
+    unsigned slot, flags;          /* TRAPEZE_MEMORY_* */
+};
+
+struct machine_memory {
+    struct memory_region region[MEMORY_SLOTS]; /* sorted by base */
+    unsigned count;
+    uint64_t address_mask; /* all ones, or without bit 20 while the A20 gate is closed */
+};
+
+/* The region that holds the address, or NULL. */
+struct memory_region *memory_find(struct machine_memory *memory, guest_physical address);
+
+static inline uint8_t *memory_host(const struct memory_region *region, guest_physical address) {
+    return region->host + (address.value - region->base);
+}
+static inline _Atomic uint8_t *memory_page_flags(const struct memory_region *region, guest_physical address) {
+    return &region->page_flags[(address.value - region->base) / MEMORY_PAGE];
+}
+
+/* ---- Host side (memory/region.c): may use libc; every vCPU at a safepoint. ---- */
+
+/* Maps length bytes of fd as `slot`; the slot must be free. Errors as trapeze_memory_map says. */
+enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned slot, guest_physical base, int fd,
+                                      uint64_t offset, uint64_t length, unsigned flags);
+/* Unmaps the slot's region, if there is one. */
+void memory_region_remove(struct machine_memory *memory, unsigned slot);
+
+#endif

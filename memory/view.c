@@ -1,0 +1,197 @@
+/* Filling and flushing of software shadow page tables; light code. */
+#include "memory/view.h"
+
+/* A tag that no access at this index can match; zero does for all but the two indices next to linear address 0. */
+static inline uint64_t invalid_tag(unsigned index) {
+    return index == 0 || index == VIEW_ENTRIES - 1 ? -(0x8000ull << 12) : 0;
+}
+
+static inline bool is_global(const struct view *view, unsigned index) {
+    return view->global[index / 8] & (1u << (index % 8));
+}
+
+static void clear_entry(struct view *view, unsigned index) {
+    view->tables->read_tag[index] = invalid_tag(index);
+    view->tables->write_tag[index] = invalid_tag(index);
+}
+
+static inline unsigned large_bit(uint64_t linear) {
+    return (unsigned)((linear >> 21) ^ (linear >> 33)) & (sizeof((struct view *)0)->large * 8 - 1);
+}
+
+void view_mark_large(struct view *view, const struct view_page *page) {
+    if (page->page_shift == 12)
+        return;
+    unsigned halves = page->page_shift == 22 ? 2 : 1; /* the filter knows 2 MiB regions */
+    for (unsigned i = 0; i < halves; i++) {
+        unsigned large = large_bit(page->linear ^ (uint64_t)i << 21);
+        view->large[large / 8] |= (uint8_t)(1u << (large % 8));
+    }
+    view->has_huge |= page->page_shift > 22;
+}
+
+void view_fill(struct view *view, const struct view_page *page) {
+    struct view_tables *tables = view->tables;
+    unsigned index = view_index(page->linear);
+    tables->read_tag[index] = page->readable ? -page->linear : invalid_tag(index);
+    tables->write_tag[index] = page->writable ? -page->linear : invalid_tag(index);
+    tables->addend[index] = page->host - page->linear;
+
+    uint8_t bit = (uint8_t)(1u << (index % 8));
+    if (page->global)
+        view->global[index / 8] |= bit;
+    else
+        view->global[index / 8] &= (uint8_t)~bit;
+    view_mark_large(view, page);
+    if (view->listed[index / 8] & bit)
+        return;
+    view->listed[index / 8] |= bit;
+    if (view->filled < VIEW_LIST)
+        view->list[view->filled++] = (uint16_t)index;
+    else
+        view->list_overflow = true;
+}
+
+static void flush_everything(struct view *view, bool keep_global) {
+    for (unsigned index = 0; index < VIEW_ENTRIES; index++)
+        if (!keep_global || !is_global(view, index))
+            clear_entry(view, index);
+    if (keep_global)
+        return;
+    for (unsigned i = 0; i < sizeof view->listed; i += 8)
+        *(uint64_t *)&view->listed[i] = 0;
+    view->list_overflow = false;
+    view->filled = 0;
+}
+
+static void flush_large_marks(struct view *view) {
+    for (unsigned i = 0; i < sizeof view->large; i += 8)
+        *(uint64_t *)&view->large[i] = 0;
+    view->has_huge = false;
+}
+
+void view_flush(struct view *view, bool keep_global) {
+    if (view->list_overflow) {
+        flush_everything(view, keep_global);
+    } else {
+        unsigned kept = 0;
+        for (unsigned i = 0; i < view->filled; i++) {
+            unsigned index = view->list[i];
+            if (keep_global && is_global(view, index)) {
+                view->list[kept++] = (uint16_t)index;
+                continue;
+            }
+            clear_entry(view, index);
+            view->listed[index / 8] &= (uint8_t)~(1u << (index % 8));
+        }
+        view->filled = kept;
+    }
+    if (!keep_global)
+        flush_large_marks(view);
+    for (unsigned i = 0; i < VIEW_FETCHES; i++)
+        if (!keep_global || !view->fetch[i].global)
+            view->fetch[i].page = 0;
+    view_flush_jumps(view);
+}
+
+static void flush_one(struct view *view, uint64_t page) {
+    struct view_tables *tables = view->tables;
+    unsigned index = view_index(page);
+    if (tables->read_tag[index] != -page && tables->write_tag[index] != -page)
+        return;
+    clear_entry(view, index);
+}
+
+/* Whether the jump cache may lead into the page or an instruction that starts in front of it. */
+static bool is_fetched(struct view *view, uint64_t page) {
+    uint64_t physical;
+    return view_fetch(view, page, &physical) || view_fetch(view, page - 4096, &physical);
+}
+
+static void flush_fetch(struct view *view, uint64_t page) {
+    struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
+    if (fetch->page == (page | 1))
+        fetch->page = 0;
+}
+
+void view_flush_page(struct view *view, uint64_t linear) {
+    uint64_t page = linear & ~0xfffull;
+    unsigned large = large_bit(page);
+    if (view->has_huge) {
+        view_flush(view, false);
+        return;
+    }
+    if (view->large[large / 8] & (1u << (large % 8))) {
+        /* 4 MiB pages are two regions of 2 MiB. */
+        uint64_t first = page & ~0x3fffffull;
+        for (uint64_t other = first; other - first < 0x400000; other += 4096) {
+            flush_one(view, other);
+            flush_fetch(view, other);
+        }
+        view_flush_jumps(view);
+        return;
+    }
+    flush_one(view, page);
+    if (is_fetched(view, page)) {
+        flush_fetch(view, page);
+        view_flush_jumps(view);
+    }
+}
+
+void view_drop_writes(struct view *view, uint64_t host_page) {
+    struct view_tables *tables = view->tables;
+    unsigned count = view->list_overflow ? VIEW_ENTRIES : view->filled;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned index = view->list_overflow ? i : view->list[i];
+        if (tables->write_tag[index] != invalid_tag(index) &&
+            tables->addend[index] - tables->write_tag[index] == host_page)
+            tables->write_tag[index] = invalid_tag(index);
+    }
+}
+
+void view_flush_jumps(struct view *view) {
+    struct view_jump *jump = view->tables->jump;
+    unsigned count = view->jumps_overflow ? VIEW_JUMPS : view->jumps_filled;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned index = view->jumps_overflow ? i : view->jumps[i];
+        jump[index].negative_target = index == 0;
+    }
+    view->jumps_filled = 0;
+    view->jumps_overflow = false;
+}
+
+void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
+    unsigned index = (unsigned)target & (VIEW_JUMPS - 1);
+    struct view_jump *jump = &view->tables->jump[index];
+    bool is_listed = jump->negative_target != (index == 0);
+    jump->host = host;
+    jump->negative_target = -target;
+    if (is_listed)
+        return;
+    if (view->jumps_filled < VIEW_LIST)
+        view->jumps[view->jumps_filled++] = (uint16_t)index;
+    else
+        view->jumps_overflow = true;
+}
+
+void view_drop_jump(struct view *view, uint64_t target) {
+    unsigned index = (unsigned)target & (VIEW_JUMPS - 1);
+    if (view->tables->jump[index].negative_target == -target)
+        view->tables->jump[index].negative_target = index == 0;
+}
+
+bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_page) {
+    uint64_t page = linear & ~0xfffull;
+    const struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
+    *physical_page = fetch->physical_page;
+    return fetch->page == (page | 1);
+}
+
+void view_fill_fetch(struct view *view, uint64_t linear, uint64_t physical_page, bool global) {
+    uint64_t page = linear & ~0xfffull;
+    struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
+    /* The jump cache's pages must stay findable (is_fetched). */
+    if ((fetch->page & 1) && fetch->page != (page | 1))
+        view_flush_jumps(view);
+    *fetch = (struct view_fetch){.page = page | 1, .physical_page = physical_page, .global = global};
+}

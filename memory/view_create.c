@@ -1,0 +1,38 @@
+/* Making and freeing of views: one reservation with the state pages in front of the tables. */
+#include <sys/mman.h>
+
+#include "memory/view.h"
+
+struct view *view_create(int state_fd, size_t state_size) {
+    size_t tables_size = (sizeof(struct view_tables) + 4095) & ~(size_t)4095;
+    size_t size = state_size + tables_size;
+    struct view *view =
+        mmap(NULL, sizeof *view, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (view == MAP_FAILED)
+        return NULL;
+    char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
+        munmap(view, sizeof *view);
+        return NULL;
+    }
+    madvise(base, size, MADV_NOHUGEPAGE);
+    view->reservation = base;
+    view->reservation_size = size;
+    view->tables = (struct view_tables *)(base + state_size);
+    if (mmap(base, state_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, state_fd, 0) == MAP_FAILED) {
+        view_destroy(view);
+        return NULL;
+    }
+    /* Everything else is valid as zero: see invalid_tag. */
+    view->tables->read_tag[0] = view->tables->write_tag[0] = -(0x8000ull << 12);
+    view->tables->read_tag[VIEW_ENTRIES - 1] = view->tables->write_tag[VIEW_ENTRIES - 1] = -(0x8000ull << 12);
+    view->tables->jump[0].negative_target = 1;
+    return view;
+}
+
+void view_destroy(struct view *view) {
+    if (!view)
+        return;
+    munmap(view->reservation, view->reservation_size);
+    munmap(view, sizeof *view);
+}
