@@ -6,6 +6,7 @@
 #include "bios/layout.h"
 #include "bios/loader.h"
 #include "bios/pvh.h"
+#include "bios/tables.h"
 
 static bool boot_load_kind(struct loader *loader, const struct image *kernel) {
     if (elf_image_matches(kernel))
@@ -34,7 +35,7 @@ bool boot_load(const struct boot_request *request, const struct boot_memory *mem
     const char *reason = image_open(&kernel, request->kernel);
     if (reason)
         return loader_fail(&loader, request->kernel, "%s", reason);
-    const bool is_loaded = boot_load_kind(&loader, &kernel);
+    const bool is_loaded = tables_write(&loader) && boot_load_kind(&loader, &kernel);
     image_close(&kernel);
     return is_loaded;
 }
