@@ -5,10 +5,13 @@
 #include "bios/elf_image.h"
 #include "bios/layout.h"
 #include "bios/loader.h"
+#include "bios/multiboot.h"
 #include "bios/pvh.h"
 #include "bios/tables.h"
 
 static bool boot_load_kind(struct loader *loader, const struct image *kernel) {
+    if (multiboot_matches(kernel))
+        return multiboot_load(loader, kernel);
     if (elf_image_matches(kernel))
         return pvh_load(loader, kernel);
     if (bzimage_matches(kernel))
