@@ -29,10 +29,16 @@ enum bus_status { BUS_OK, BUS_OVERLAP, BUS_NO_MEMORY, BUS_INVALID };
 struct bus *bus_create(void);
 void bus_destroy(struct bus *bus);
 
-/* `name` is a static string for messages; `device` stays the caller's. `ops` is not copied. */
+/*
+ * `name` is a static string for messages; `device` stays the caller's. `ops` is not copied. Attach and detach are for a
+ * caller that holds the device lock (a chip that moves its window is under it already) or before any access is made.
+ */
 enum bus_status bus_attach(struct bus *bus, enum trapeze_space space, uint64_t base, uint64_t length,
                            const struct bus_ops *ops, void *device, const char *name);
 void bus_detach(struct bus *bus, enum trapeze_space space, uint64_t base);
+
+/* Who answers at an address, or NULL: to say what a window overlaps. Locking as bus_attach. */
+const char *bus_name_at(const struct bus *bus, enum trapeze_space space, uint64_t address);
 
 /* False when nobody answers: *value is all ones then. Any thread; takes the device lock. */
 bool bus_read(struct bus *bus, enum trapeze_space space, uint64_t address, unsigned size, uint64_t *value);
