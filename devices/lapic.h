@@ -1,7 +1,7 @@
 /*
  * The local APIC of one vCPU, xAPIC and x2APIC (SDM vol. 3A, chapter 11 "Advanced Programmable Interrupt Controller").
  *
- * One struct lapic a vCPU; an apic_bus (devices/apic_bus.h) carries messages between them, the I/O APIC and MSI writers.
+ * One struct lapic a vCPU; an apic_bus (devices/apic_bus.h) carries messages between them, the I/O APIC and MSIs.
  * The bus clock is 1 GHz: at divide 1 the timer counts nanoseconds. Left out: SMI and remote read are dropped, the
  * performance, thermal and CMCI entries never fire (docs/limits.md).
  *
@@ -38,7 +38,7 @@ struct lapic_config {
     struct lapic_cpu cpu;
 };
 
-/* In its state after RESET, and connected to `apic_bus`. NULL: no memory, no room on the bus, or a bad configuration. */
+/* In its state after RESET, connected to `apic_bus`. NULL: no memory, no room on the bus, or a bad configuration. */
 struct lapic *lapic_create(struct apic_bus *apic_bus, const struct lapic_config *config);
 /* Disconnects from the APIC bus too. */
 void lapic_destroy(struct lapic *lapic);
