@@ -99,12 +99,14 @@ static void acpi_fadt_legacy_part(struct bytes *image, uint64_t facs, uint64_t d
         {0, 4},
         {0, 4}, /* PM2_CNT */
         {LAYOUT_PM_TIMER, 4},
-        {0, 8}, /* GPE0, GPE1 */
+        {LAYOUT_GPE0, 4},
+        {0, 4}, /* GPE1 */
         {4, 1},
         {2, 1},
         {0, 1},
-        {4, 1},     /* lengths of PM1 event, PM1 control, PM2 control, PM timer */
-        {0, 4},     /* GPE lengths and base, CST_CNT */
+        {4, 1}, /* lengths of PM1 event, PM1 control, PM2 control, PM timer */
+        {4, 1},
+        {0, 3},     /* lengths of GPE0 and GPE1, base of GPE1, CST_CNT */
         {0xfff, 2}, /* P_LVL2_LAT, P_LVL3_LAT: above 100 and 1000 us, not there */
         {0xfff, 2},
         {0, 4},    /* FLUSH_SIZE, FLUSH_STRIDE: WBINVD works */
@@ -132,7 +134,7 @@ static size_t acpi_fadt(struct bytes *image, uint64_t facs, uint64_t dsdt) {
     acpi_put_gas(image, GAS_MEMORY, 0, 0, 0);
     acpi_put_gas(image, GAS_MEMORY, 0, 0, 0);
     acpi_put_gas(image, GAS_IO, LAYOUT_PM_TIMER, 32, 3);
-    acpi_put_gas(image, GAS_MEMORY, 0, 0, 0);
+    acpi_put_gas(image, GAS_IO, LAYOUT_GPE0, 32, 2);
     acpi_put_gas(image, GAS_MEMORY, 0, 0, 0);
     acpi_end(image, start);
     return start;
@@ -160,7 +162,7 @@ static size_t acpi_madt(struct bytes *image, unsigned vcpu_count) {
         bytes_put(image, 1, 4); /* enabled */
     }
     bytes_put(image, 0x0c01, 2); /* I/O APIC, 12 bytes */
-    bytes_put(image, vcpu_count, 1);
+    bytes_put(image, layout_io_apic_id(vcpu_count), 1);
     bytes_put(image, 0, 1);
     bytes_put(image, LAYOUT_IO_APIC_BASE, 4);
     bytes_put(image, 0, 4);

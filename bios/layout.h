@@ -42,6 +42,7 @@
 #define LAYOUT_PM1_EVENT     0x600 /* four bytes */
 #define LAYOUT_PM1_CONTROL   0x604 /* two bytes */
 #define LAYOUT_PM_TIMER      0x608 /* four bytes */
+#define LAYOUT_GPE0          0x60c /* two bytes of status, two of enables */
 #define LAYOUT_SMI_COMMAND   0xb2
 #define LAYOUT_ACPI_ENABLE   0xf1 /* written to SMI_COMMAND: sets SCI_EN */
 #define LAYOUT_ACPI_DISABLE  0xf0
@@ -58,6 +59,11 @@
 
 static inline unsigned layout_pirq_of(unsigned slot, unsigned pin) {
     return (slot + pin + 3) & 3;
+}
+
+/* The I/O APIC's id: behind those of the processors where it still fits into its four bits, of which 15 means all. */
+static inline unsigned layout_io_apic_id(unsigned vcpu_count) {
+    return vcpu_count < 15 ? vcpu_count : 0;
 }
 
 #endif

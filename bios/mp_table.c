@@ -3,7 +3,7 @@
 
 #include "bios/layout.h"
 
-enum { BUS_PCI = 0, BUS_ISA = 1, APIC_VERSION = 0x14, IO_APIC_VERSION = 0x11, EVERY_LOCAL_APIC = 0xff };
+enum { BUS_PCI = 0, BUS_ISA = 1, APIC_VERSION = 0x14, IO_APIC_VERSION = 0x20, EVERY_LOCAL_APIC = 0xff };
 enum { INT_VECTORED = 0, INT_NMI = 1, INT_EXTINT = 3 };
 /* Polarity in bits 1:0, trigger mode in bits 3:2 (table 4-10). */
 enum { FLAGS_CONFORM = 0, FLAGS_LEVEL_HIGH = 0x0d };
@@ -106,7 +106,7 @@ static void mp_table_header(struct bytes *image) {
 
 void mp_table_append(struct bytes *image, uint64_t base, const struct boot_request *request) {
     const unsigned vcpu_count = request->vcpu_count ? request->vcpu_count : 1;
-    const uint8_t io_apic = (uint8_t)vcpu_count;
+    const uint8_t io_apic = (uint8_t)layout_io_apic_id(vcpu_count);
     mp_table_floating_pointer(image, base);
     const size_t start = image->length;
     unsigned entries = vcpu_count + 5; /* two buses, the I/O APIC, two local interrupts */

@@ -61,11 +61,19 @@ START_TEST(fadt_names_power_management_ports_facs_and_dsdt) {
         unsigned offset, size;
         uint64_t value;
     } fields[] = {
-        {4, 4, 244},          {8, 1, 3},       {46, 2, 9},           {48, 4, 0xb2},       {52, 2, 0xf0f1},
-        {56, 4, 0x600},       {64, 4, 0x604},  {76, 4, 0x608},       {88, 4, 0x04000204}, {108, 1, 0x32},
-        {109, 2, 3},          {112, 4, 0x4a5}, {116, 4, 0x01000801}, {120, 8, 0xcf9},     {128, 1, 6},
-        {148, 4, 0x02002001}, {152, 8, 0x600}, {172, 4, 0x02001001}, {176, 8, 0x604},     {208, 4, 0x03002001},
-        {212, 8, 0x608},
+        {4, 4, 244},          {8, 1, 3},
+        {46, 2, 9},           {48, 4, 0xb2},
+        {52, 2, 0xf0f1},      {56, 4, 0x600},
+        {64, 4, 0x604},       {76, 4, 0x608},
+        {80, 4, 0x60c},       {92, 1, 4},
+        {88, 4, 0x04000204},  {108, 1, 0x32},
+        {109, 2, 3},          {112, 4, 0x4a5},
+        {116, 4, 0x01000801}, {120, 8, 0xcf9},
+        {128, 1, 6},          {148, 4, 0x02002001},
+        {152, 8, 0x600},      {172, 4, 0x02001001},
+        {176, 8, 0x604},      {208, 4, 0x03002001},
+        {212, 8, 0x608},      {220, 4, 0x02002001},
+        {224, 8, 0x60c},
     };
     struct guest_double guest;
     boot_with(&guest, 1);
@@ -101,7 +109,7 @@ START_TEST(madt_lists_every_processor_and_the_io_apic_behind_them) {
                 ck_assert_uint_eq(guest_double_get(&guest, entry + 4, 4), 1);
                 processors++;
             } else if (type == 1) {
-                ck_assert_uint_eq(guest_double_get(&guest, entry + 2, 1), counts[i]);
+                ck_assert_uint_eq(guest_double_get(&guest, entry + 2, 1), counts[i] < 15 ? counts[i] : 0);
                 ck_assert_uint_eq(guest_double_get(&guest, entry + 4, 8), 0xfec00000);
                 io_apics++;
             } else if (type == 2) {
