@@ -194,6 +194,7 @@ struct cpu {
     uint8_t cpl;
     bool interrupt_shadow; /* interrupts are held off until one more instruction has run */
     bool nmi_blocked, halted, waiting_for_sipi;
+    bool apic_disabled; /* IA32_APIC_BASE[11] is clear: CPUID shows no APIC */
     uint8_t sipi_vector;
 
     /* --- what is going on --- */
@@ -216,10 +217,12 @@ struct cpu {
 
     /* Guest vector state while C code that may use vector registers runs. */
     _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE];
+    /* Images that XSAVE and its kin make of the live state, on their way from and to guest memory. */
+    _Alignas(64) uint8_t xsave_bounce[2 * CPU_XSAVE_SIZE];
 
     _Alignas(64) struct {
         /* Translator's own: see translator/. */
-        uint64_t words[128];
+        uint64_t words[96];
     } translator;
 
     struct cpu_hot hot;

@@ -23,8 +23,9 @@ enum cpu_feature {
     FEATURE_CLFLUSHOPT, FEATURE_CLWB, FEATURE_AVX512CD, FEATURE_SHA, FEATURE_AVX512BW, FEATURE_AVX512VL,
     FEATURE_AVX512VBMI, FEATURE_UMIP, FEATURE_AVX512VBMI2, FEATURE_GFNI, FEATURE_VAES, FEATURE_VPCLMULQDQ,
     FEATURE_AVX512VNNI, FEATURE_AVX512BITALG, FEATURE_AVX512VPOPCNTDQ, FEATURE_RDPID, FEATURE_CLDEMOTE,
-    FEATURE_MOVDIRI, FEATURE_MOVDIR64B, FEATURE_FSRM, FEATURE_SERIALIZE, FEATURE_ARCH_CAPABILITIES,
-    FEATURE_AVX_VNNI, FEATURE_AVX512BF16, FEATURE_AVX512FP16,
+    FEATURE_MOVDIRI, FEATURE_MOVDIR64B, FEATURE_FSRM, FEATURE_SERIALIZE, FEATURE_SPEC_CTRL, FEATURE_ARCH_CAPABILITIES,
+    FEATURE_AVX_VNNI, FEATURE_AVX512BF16, FEATURE_AVX512FP16, FEATURE_AVX512VP2INTERSECT, FEATURE_AVX_IFMA,
+    FEATURE_FZRM, FEATURE_FSRS, FEATURE_FSRCS,
     FEATURE_XSAVEOPT, FEATURE_XSAVEC, FEATURE_XGETBV1, FEATURE_XSAVES,
     FEATURE_LAHF64, FEATURE_LZCNT, FEATURE_SSE4A, FEATURE_PREFETCHW, FEATURE_SYSCALL, FEATURE_NX, FEATURE_MMXEXT,
     FEATURE_FXSR_OPT, FEATURE_PDPE1GB, FEATURE_RDTSCP, FEATURE_LM, FEATURE_3DNOW, FEATURE_3DNOWEXT, FEATURE_CLZERO,
@@ -33,6 +34,9 @@ enum cpu_feature {
 };
 
 struct cpu_model;
+
+/* Clock of the local APIC's timer, as CPUID tells it (devices/lapic.h). */
+#define CPU_MODEL_BUS_HZ 1000000000u
 
 /*
  * Parses a "-cpu" string. NULL with a one-line text in error[error_size] for an unknown model or feature. Warnings about
@@ -48,6 +52,11 @@ const char *cpu_model_feature_name(unsigned k);
 
 bool cpu_has(const struct cpu *cpu, enum cpu_feature feature);
 bool cpu_model_has(const struct cpu_model *model, enum cpu_feature feature);
+/* RDMSR and WRMSR of any thread that may touch the vCPU, without CPL: false is #GP(0). May call out to the APIC. */
+bool cpu_read_msr(struct cpu *cpu, uint32_t index, uint64_t *value);
+bool cpu_write_msr(struct cpu *cpu, uint32_t index, uint64_t value);
+/* The guest's time-stamp counter now. */
+uint64_t cpu_read_tsc(const struct cpu *cpu);
 /* What CPUID answers on this vCPU now (APIC id, OSXSAVE, XCR0 sizes included). */
 void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 unsigned cpu_model_physical_bits(const struct cpu_model *model);

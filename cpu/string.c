@@ -1,0 +1,38 @@
+/*
+ * See cpu/string.h.
+ */
+#include "cpu/string.h"
+
+void string_begin(struct string *string, struct cpu *cpu, const struct cpu_op *op, unsigned size) {
+    *string = (struct string){
+        .cpu = cpu,
+        .op = op,
+        .size = size,
+        .is_backward = cpu->hot.rflags & FLAG_DF,
+        .mask = op->address_size == 8 ? ~0ull : (1ull << (8 * op->address_size)) - 1,
+        .count = 1,
+    };
+    if (op->rep != CPU_REP_NONE)
+        string->count = string_index(string, CPU_RCX);
+}
+
+void string_advance(const struct string *string, unsigned index, uint64_t n) {
+    uint64_t distance = n * string->size;
+    uint64_t value = string->cpu->hot.gpr[index] + (string->is_backward ? -distance : distance);
+    cpu_set_gpr(string->cpu, index, string->op->address_size, false, value);
+}
+
+void string_count(struct string *string, uint64_t n) {
+    string->count -= n;
+    string->moved += n * string->size;
+    if (string->op->rep != CPU_REP_NONE)
+        cpu_set_gpr(string->cpu, CPU_RCX, string->op->address_size, false, string->count);
+}
+
+bool string_gives_way(const struct string *string) {
+    const struct cpu *cpu = string->cpu;
+    if (!string->count)
+        return false;
+    return string->moved >= STRING_MAX_BYTES || !__atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) ||
+           (cpu->hot.rflags & FLAG_TF);
+}

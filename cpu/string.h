@@ -1,0 +1,36 @@
+/*
+ * The registers of a string instruction: index registers and count in the instruction's address size, their direction,
+ * and when a repetition gives way to interrupts (SDM vol. 1, 7.3.9).
+ */
+#ifndef CPU_STRING_H
+#define CPU_STRING_H
+
+#include "cpu/op.h"
+
+#define STRING_MAX_BYTES (1u << 20) /* that one call moves */
+
+struct string {
+    struct cpu *cpu;
+    const struct cpu_op *op;
+    unsigned size;
+    bool is_backward;
+    uint64_t mask;   /* of the address size */
+    uint64_t count;  /* elements left; 1 without REP */
+    uint64_t moved;  /* bytes so far in this call */
+};
+
+void string_begin(struct string *string, struct cpu *cpu, const struct cpu_op *op, unsigned size);
+static inline uint64_t string_index(const struct string *string, unsigned index) {
+    return string->cpu->hot.gpr[index] & string->mask;
+}
+/* Moves an index register over n elements. */
+void string_advance(const struct string *string, unsigned index, uint64_t n);
+/* Counts n elements as done. */
+void string_count(struct string *string, uint64_t n);
+/*
+ * Whether to give way now: the result is then CPU_JUMP with rip at the instruction itself, so that what is left runs
+ * when the vCPU comes back. Single step stops after every element.
+ */
+bool string_gives_way(const struct string *string);
+
+#endif
