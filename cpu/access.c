@@ -151,8 +151,7 @@ void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physi
     unsigned first = (unsigned)(address.value & MEMORY_PAGE_MASK) / 64;
     unsigned last = (unsigned)((address.value & MEMORY_PAGE_MASK) + size - 1) / 64;
     uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
-    const struct code_page *code = atomic_load(&region->code_pages[(page - region->base) / MEMORY_PAGE]);
-    if (code && (atomic_load(&code->lines) & lines))
+    if (atomic_load(&region->code_pages[(page - region->base) / MEMORY_PAGE].lines) & lines)
         note_stale(cpu, page, lines);
 }
 

@@ -2,8 +2,8 @@
  * The guest's own paging: 32-bit, PAE and 4-level tables walked in guest-physical memory (SDM vol. 3A, 4), with
  * accessed and dirty bits set as the processor sets them. No 5-level paging and no protection keys.
  */
-#include "cpu/access.h"
 #include "cpu/model.h"
+#include "cpu/views.h"
 #include "memory/guest_memory.h"
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 32, PTE_D = 64, PTE_PS = 128, PTE_G = 256 };
@@ -174,21 +174,22 @@ static void combine(const struct walk *walk, struct cpu_translation *translation
     translation->dirty = last & PTE_D;
 }
 
-static enum cpu_result walk_once(struct walk *walk, struct cpu_translation *translation, bool *changed) {
+static enum cpu_result walk_tables(struct walk *walk) {
     struct cpu *cpu = walk->cpu;
-    *changed = false;
-    enum cpu_result result;
     walk->used = 0;
-    if (!(cpu->cr4 & CR4_PAE)) {
-        result = walk_entries(walk, &legacy_mode, cpu->cr3 & 0xfffff000u);
-    } else if (cpu_is_long_mode(cpu)) {
-        result = walk_entries(walk, &long_mode, cpu->cr3 & 0xffffffffff000ull);
-    } else {
-        uint64_t pdpte = cpu->pdpte[(walk->linear >> 30) & 3];
-        if (!(pdpte & PTE_P))
-            return walk_fault(walk, 0);
-        result = walk_entries(walk, &pae_mode, pdpte & 0xffffffffff000ull);
-    }
+    if (!(cpu->cr4 & CR4_PAE))
+        return walk_entries(walk, &legacy_mode, cpu->cr3 & 0xfffff000u);
+    if (cpu_is_long_mode(cpu))
+        return walk_entries(walk, &long_mode, cpu->cr3 & 0xffffffffff000ull);
+    uint64_t pdpte = cpu->pdpte[(walk->linear >> 30) & 3];
+    if (!(pdpte & PTE_P))
+        return walk_fault(walk, 0);
+    return walk_entries(walk, &pae_mode, pdpte & 0xffffffffff000ull);
+}
+
+static enum cpu_result walk_once(struct walk *walk, struct cpu_translation *translation, bool *changed) {
+    *changed = false;
+    enum cpu_result result = walk_tables(walk);
     if (result != CPU_NEXT)
         return result;
     combine(walk, translation);
@@ -216,4 +217,20 @@ enum cpu_result cpu_walk(struct cpu *cpu, uint64_t linear, unsigned access, stru
     } while (changed);
     translation->physical.value &= cpu->memory->address_mask;
     return CPU_NEXT;
+}
+
+bool cpu_walk_debug(struct cpu *cpu, uint64_t linear, guest_physical *physical) {
+    *physical = guest_physical_at(linear & cpu->memory->address_mask);
+    if (!(cpu->cr0 & CR0_PG))
+        return true;
+    struct cpu_exception saved = cpu->exception;
+    struct walk walk = {.cpu = cpu, .linear = linear, .access = ACCESS_READ | ACCESS_SYSTEM};
+    struct cpu_translation translation;
+    bool found = walk_tables(&walk) == CPU_NEXT;
+    cpu->exception = saved;
+    if (!found)
+        return false;
+    combine(&walk, &translation);
+    *physical = guest_physical_at(translation.physical.value & cpu->memory->address_mask);
+    return true;
 }

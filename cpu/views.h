@@ -35,6 +35,9 @@ void cpu_range_write(struct cpu *cpu, const struct cpu_range *range, const void 
 /* Guest memory in a page with MEMORY_CODE was written: queue the code for dropping if it was hit. */
 void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size);
 
+/* Where the address leads, whatever the rights, and without touching A bits. False where nothing is mapped. */
+bool cpu_walk_debug(struct cpu *cpu, uint64_t linear, guest_physical *physical);
+
 /* The guest-physical page of an instruction fetch, with the rights checked. */
 enum cpu_result cpu_fetch_page(struct cpu *cpu, uint64_t linear, uint64_t *physical_page);
 

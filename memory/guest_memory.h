@@ -21,16 +21,19 @@ enum {
     MEMORY_DIRTY = 4,         /* written since the dirty log was fetched */
 };
 
-/* What is known of a page that translated code was made from. The translator extends it (translator/invalidate.h). */
+struct block;
+
+/* What is known of a page that translated code was made from. */
 struct code_page {
     _Atomic uint64_t lines; /* bit: code was made from these 64 bytes */
+    struct block *first;    /* the translator's list */
 };
 
 struct memory_region {
     uint64_t base, length; /* guest-physical; length 0: unused */
     uint8_t *host;
     _Atomic uint8_t *page_flags;
-    struct code_page *_Atomic *code_pages; /* by page of the region, NULL until code is made from it */
+    struct code_page *code_pages; /* by page of the region; touched only where there is code */
     unsigned slot, flags;          /* TRAPEZE_MEMORY_* */
 };
 

@@ -19,7 +19,7 @@ static void region_release(struct memory_region *region) {
     if (region->page_flags)
         munmap((void *)region->page_flags, round_up(pages));
     if (region->code_pages)
-        munmap((void *)region->code_pages, round_up(pages * sizeof *region->code_pages));
+        munmap(region->code_pages, round_up(pages * sizeof *region->code_pages));
 }
 
 enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned slot, guest_physical base, int fd,

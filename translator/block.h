@@ -1,0 +1,84 @@
+/*
+ * A block: translated code of consecutive guest instructions, and what is known about it.
+ *
+ * A block is identified by the guest-physical address it was read from, its rip, and the mode key (cpu/mode.h). Sites
+ * are the places where it may leave for C code; each is found by the return address of the call that leaves.
+ */
+#ifndef TRANSLATOR_BLOCK_H
+#define TRANSLATOR_BLOCK_H
+
+#include "cpu/op.h"
+#include "memory/guest_memory.h"
+
+enum site_kind {
+    SITE_READ,    /* shadow page table miss; info: bytes; other: offset to try again at; data: segment */
+    SITE_WRITE,   /* likewise, of a store or read-modify-write */
+    SITE_SEGMENT, /* a segment check failed; run the instruction the slow way */
+    SITE_EXIT,    /* leave for rip + data; other: offset of the displacement to patch, 0: never linked */
+    SITE_RAISE,   /* exception data */
+    SITE_RETURN,  /* no call: a return site; host: its offset */
+};
+
+struct site {
+    uint16_t host;  /* offset of the return address in the block's code */
+    uint16_t guest; /* offset of the instruction from the block's rip */
+    uint16_t other;
+    uint8_t kind, info;
+    int64_t data;
+    struct block *target; /* SITE_EXIT: linked to */
+    struct site *next_incoming;
+};
+
+/* Where each guest instruction begins in the host code. */
+struct instruction_map {
+    uint16_t host, guest;
+};
+
+/* An instruction that a C function runs, found by the pointer that translated code passes. */
+struct helper_call {
+    struct cpu_op op;
+    cpu_op_function *function;
+    struct block *block;
+    uint64_t rip;
+    bool ends_block, is_user;
+};
+
+#define BLOCK_NO_PAGE (~0ull)
+
+struct block {
+    uint64_t rip, physical; /* of the first instruction */
+    uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
+    uint8_t *host;          /* executable address */
+    uint32_t key, host_size;
+    uint16_t guest_size, site_count, instruction_count;
+    bool is_valid;
+    struct site *sites;
+    struct instruction_map *instructions;
+    struct site *incoming;  /* exits linked to this block */
+    struct block *hash_next;
+    struct block *page_next[2]; /* in the lists of the pages of `physical` and `second_page` */
+};
+
+static inline const struct site *block_find_site(const struct block *block, uint64_t return_address) {
+    uint64_t offset = return_address - (uint64_t)block->host;
+    unsigned low = 0, high = block->site_count;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if (block->sites[middle].host < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < block->site_count && block->sites[low].host == offset ? &block->sites[low] : NULL;
+}
+
+/* rip of the instruction whose code holds the host address. */
+static inline uint64_t block_rip_at(const struct block *block, uint64_t host) {
+    uint64_t offset = host - (uint64_t)block->host;
+    unsigned guest = 0;
+    for (unsigned i = 0; i < block->instruction_count && block->instructions[i].host <= offset; i++)
+        guest = block->instructions[i].guest;
+    return block->rip + guest;
+}
+
+#endif

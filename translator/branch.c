@@ -1,0 +1,356 @@
+/*
+ * Control flow. Exits within a page are patched to jump straight to their block (find.c); exits to other pages and
+ * indirect ones look into the view's jump cache, which knows the current address space. Calls use the host's CALL on the
+ * shadow stack, returns the host's RET, and the return site checks that the guest really came back to it. Every cycle
+ * has a poll: backward branches and indirect ones look at hot.run, which is 0 when something is pending.
+ */
+#include "translator/translation.h"
+
+static bool may_chain(const struct translation *t) {
+    return !(t->key & (MODE_TF | MODE_BREAKPOINTS));
+}
+
+static bool is_same_page(const struct translation *t, uint64_t target) {
+    return ((target ^ t->start_rip) & ~MEMORY_PAGE_MASK) == 0 && t->block->second_page == BLOCK_NO_PAGE;
+}
+
+static uint64_t truncate_rip(const struct translation *t, uint64_t rip) {
+    unsigned width = t->in.z.operand_width;
+    if ((t->key & MODE_CODE) == MODE_CODE64)
+        return rip;
+    return width == 16 ? rip & 0xffff : rip & 0xffffffffu;
+}
+
+static uint64_t fall_through(const struct translation *t) {
+    uint64_t rip = next_rip(t);
+    return (t->key & MODE_CODE) == MODE_CODE64 ? rip : rip & 0xffffffffu;
+}
+
+static uint64_t branch_target(const struct translation *t) {
+    return truncate_rip(t, next_rip(t) + t->in.operand[0].imm.value.u);
+}
+
+/* ---- Exits ---- */
+
+static void emit_exit_call(struct translation *t, uint64_t target, const uint8_t *linkable) {
+    emit_call(&t->e, t->engine->stubs.exit);
+    struct site *site = add_site(t, SITE_EXIT);
+    site->data = (int64_t)(target - t->start_rip);
+    site->other = linkable && !t->e.overflow ? (uint16_t)(linkable - t->start) : 0;
+}
+
+static struct emit_memory jump_cell(uint64_t target, bool host) {
+    uint32_t index = (uint32_t)target & (VIEW_JUMPS - 1);
+    int32_t offset = R_TABLE(jump) + (int32_t)(index * sizeof(struct view_jump));
+    return (struct emit_memory){REG_R, HOST_NONE, 1, offset + (host ? 8 : 0)};
+}
+
+/* S = target; falls into the code behind the branch that it returns when the jump cache knows the target. */
+static uint8_t *emit_cell_check(struct translation *t, uint64_t target) {
+    struct emit_memory cell = jump_cell(target, false);
+    emit_mov_immediate(&t->e, REG_S, target);
+    emit_op_memory(&t->e, 0, true, 0x8b, REG_A, &cell);
+    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+    return emit_jrcxz(&t->e);
+}
+
+void emit_exit(struct translation *t, uint64_t target) {
+    struct emitter *e = &t->e;
+    if (!may_chain(t)) {
+        emit_exit_call(t, target, NULL);
+    } else if (is_same_page(t, target)) {
+        uint8_t *linkable = emit_jump_patchable(e, 0);
+        emit_exit_call(t, target, linkable);
+    } else {
+        uint8_t *hit = emit_cell_check(t, target);
+        emit_exit_call(t, target, NULL);
+        emit_here(e, hit);
+        struct emit_memory cell = jump_cell(target, true);
+        emit_op_memory(e, 0, false, 0xff, 4, &cell);
+    }
+}
+
+static struct late_exit *add_late(struct translation *t, uint64_t target) {
+    struct late_exit *late = &t->late[t->late_count++];
+    *late = (struct late_exit){.target = target};
+    return late;
+}
+
+void emit_late_exits(struct translation *t) {
+    for (unsigned i = 0; i < t->late_count; i++) {
+        const struct late_exit *late = &t->late[i];
+        if (late->branch)
+            emit_here(&t->e, late->branch);
+        if (late->call && !t->e.overflow) {
+            uint32_t relative = (uint32_t)(t->e.at - (late->call + 4));
+            for (unsigned k = 0; k < 4; k++)
+                late->call[k] = (uint8_t)(relative >> (8 * k));
+        }
+        if (late->is_indirect)
+            emit_call(&t->e, t->engine->stubs.indirect);
+        else
+            emit_exit_call(t, late->target, late->linkable);
+    }
+}
+
+/* Leaves for rip, or for S, when hot.run is 0. */
+static struct late_exit *emit_poll(struct translation *t, uint64_t rip) {
+    emit_load32(&t->e, REG_A, R_STATE(hot.run));
+    struct late_exit *late = add_late(t, rip);
+    late->branch = emit_jrcxz(&t->e);
+    return late;
+}
+
+static bool needs_poll(const struct translation *t, uint64_t target) {
+    return target <= t->in.rip && !(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW));
+}
+
+static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand);
+static uint8_t *emit_lookup(struct translation *t);
+static void emit_lookup_jump(struct translation *t, unsigned form);
+
+/* ---- Direct branches ---- */
+
+void translate_jump(struct translation *t) {
+    struct emitter *e = &t->e;
+    const ZydisDecodedOperand *operand = &t->in.operand[0];
+    t->ended = true;
+    if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        uint64_t target = branch_target(t);
+        if (needs_poll(t, target))
+            emit_poll(t, target);
+        emit_exit(t, target);
+        return;
+    }
+    emit_branch_operand(t, operand);
+    if (!may_chain(t) || (t->key & MODE_SLOW)) {
+        emit_call(e, t->engine->stubs.indirect);
+        return;
+    }
+    emit_poll(t, 0)->is_indirect = true;
+    uint8_t *hit = emit_lookup(t);
+    emit_call(e, t->engine->stubs.indirect);
+    emit_here(e, hit);
+    emit_lookup_jump(t, 4);
+}
+
+void translate_jcc(struct translation *t) {
+    struct emitter *e = &t->e;
+    unsigned condition = t->in.z.opcode & 15;
+    uint64_t target = branch_target(t);
+    t->ended = true;
+    if (needs_poll(t, target))
+        emit_poll(t, t->in.rip);
+    if (may_chain(t) && is_same_page(t, target)) {
+        static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+        unsigned pad = (unsigned)(2 - ((uintptr_t)e->at & 3)) & 3;
+        emit_bytes(e, nops[pad], pad);
+        emit_jcc(e, condition, emit_address(e));
+        struct late_exit *late = add_late(t, target);
+        late->call = late->linkable = e->at - 4;
+        emit_exit(t, fall_through(t));
+        return;
+    }
+    uint8_t *skip = emit_jcc_short(e, condition ^ 1);
+    emit_exit(t, target);
+    emit_here(e, skip);
+    emit_exit(t, fall_through(t));
+}
+
+void translate_loop(struct translation *t) {
+    struct emitter *e = &t->e;
+    uint64_t target = branch_target(t);
+    unsigned width = t->in.z.address_width, count = host_register[CPU_RCX];
+    ZydisMnemonic mnemonic = t->in.z.mnemonic;
+    bool is_loop = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+                   mnemonic == ZYDIS_MNEMONIC_LOOPNE;
+    t->ended = true;
+    if (needs_poll(t, target))
+        emit_poll(t, t->in.rip);
+    if (is_loop) {
+        struct emit_memory less = {(uint8_t)count, HOST_NONE, 1, -1};
+        if (width == 16) {
+            emit_lea(e, false, REG_A, &less);
+            emit_op_register(e, 0x66, false, 0x8b, count, REG_A);
+        } else {
+            emit_lea(e, width == 64, count, &less);
+        }
+    }
+    if (width == 16)
+        emit_zero_extend16(e, REG_A, count);
+    else if (width == 32)
+        emit_mov32(e, REG_A, count);
+    else
+        emit_mov(e, REG_A, count);
+
+    uint8_t *is_zero = emit_jrcxz(e);
+    if (!is_loop) {
+        emit_exit(t, fall_through(t));
+        emit_here(e, is_zero);
+        emit_exit(t, target);
+        return;
+    }
+    uint8_t *other = NULL;
+    if (mnemonic != ZYDIS_MNEMONIC_LOOP)
+        other = emit_jcc_short(e, mnemonic == ZYDIS_MNEMONIC_LOOPE ? 5 : 4);
+    emit_exit(t, target);
+    emit_here(e, is_zero);
+    if (other)
+        emit_here(e, other);
+    emit_exit(t, fall_through(t));
+}
+
+/* ---- Indirect branches ---- */
+
+static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand) {
+    struct emitter *e = &t->e;
+    unsigned width = t->in.z.operand_width;
+    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        emit_operand_access(t, operand, MEMORY_READ);
+        struct emit_memory place = {REG_S, REG_A, 1, 0};
+        if (width == 16)
+            emit_op_memory(e, 0, false, 0x0fb7, REG_S, &place);
+        else
+            emit_op_memory(e, 0, width == 64, 0x8b, REG_S, &place);
+        return;
+    }
+    bool high;
+    unsigned from = emit_guest(t, decode_gpr(operand->reg.value, &high), REG_S);
+    if (width == 16)
+        emit_zero_extend16(e, REG_S, from);
+    else if (width == 32)
+        emit_mov32(e, REG_S, from);
+    else if (from != REG_S)
+        emit_mov(e, REG_S, from);
+}
+
+/* to = index of S in the jump cache, in units of 8 bytes. */
+static void emit_jump_index(struct emitter *e, unsigned to) {
+    emit_zero_extend16(e, to, REG_S);
+    struct emit_memory twice = {(uint8_t)to, (uint8_t)to, 1, 0};
+    emit_lea(e, true, to, &twice);
+}
+
+static uint8_t *emit_lookup(struct translation *t) {
+    struct emitter *e = &t->e;
+    emit_jump_index(e, REG_A);
+    struct emit_memory cell = {REG_R, REG_A, 8, R_TABLE(jump[0].negative_target)};
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
+    emit_add_lea(e, REG_A, REG_S, REG_A, 0);
+    return emit_jrcxz(e);
+}
+
+/* form: 4 JMP, 2 CALL. */
+static void emit_lookup_jump(struct translation *t, unsigned form) {
+    emit_jump_index(&t->e, REG_A);
+    struct emit_memory cell = {REG_R, REG_A, 8, R_TABLE(jump[0].host)};
+    emit_op_memory(&t->e, 0, false, 0xff, form, &cell);
+}
+
+/* ---- Calls and returns ---- */
+
+/* Where a host RET arrives: S must be the address behind the guest's CALL. */
+static void emit_return_site(struct translation *t, uint64_t expected) {
+    struct emitter *e = &t->e;
+    struct site *site = add_site(t, SITE_RETURN);
+    site->data = (int64_t)(expected - t->start_rip);
+    uint64_t negative = -expected;
+    bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
+    if (!is_64 || (uint64_t)(int32_t)negative == negative) {
+        struct emit_memory difference = {REG_S, HOST_NONE, 1, (int32_t)negative};
+        if (difference.displacement >= -128 && difference.displacement <= 127)
+            emit_bytes(e, (const uint8_t[]){0x0f, 0x1f, 0x00}, 3); /* room for the patch that voids the site */
+        emit_lea(e, is_64, REG_A, &difference);
+    } else {
+        emit_mov_immediate(e, REG_A, negative);
+        emit_add_lea(e, REG_A, REG_S, REG_A, 0);
+    }
+    uint8_t *same = emit_jrcxz(e);
+    emit_call(e, t->engine->stubs.indirect);
+    emit_here(e, same);
+    emit_exit(t, expected);
+}
+
+static void emit_direct_call(struct translation *t, uint64_t target) {
+    struct emitter *e = &t->e;
+    if (needs_poll(t, target))
+        emit_poll(t, target);
+    if (!may_chain(t)) {
+        emit_exit_call(t, target, NULL);
+        return;
+    }
+    if (is_same_page(t, target)) {
+        static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+        unsigned pad = (unsigned)(3 - ((uintptr_t)e->at & 3));
+        emit_bytes(e, nops[pad], pad);
+        emit_call(e, emit_address(e));
+        struct late_exit *late = add_late(t, target);
+        late->call = late->linkable = e->at - 4;
+        return;
+    }
+    uint8_t *hit = emit_cell_check(t, target);
+    emit_call(e, emit_address(e));
+    add_late(t, target)->call = e->at - 4;
+    emit_u8(e, 0xeb);
+    emit_u8(e, 0);
+    uint8_t *site = e->at;
+    emit_here(e, hit);
+    struct emit_memory cell = jump_cell(target, true);
+    emit_op_memory(e, 0, false, 0xff, 2, &cell);
+    emit_here(e, site);
+}
+
+static void emit_indirect_call(struct translation *t) {
+    struct emitter *e = &t->e;
+    if (!may_chain(t)) {
+        emit_call(e, t->engine->stubs.indirect);
+        return;
+    }
+    uint8_t *hit = emit_lookup(t);
+    emit_call(e, emit_address(e));
+    struct late_exit *late = add_late(t, 0);
+    late->is_indirect = true;
+    late->call = e->at - 4;
+    emit_u8(e, 0xeb);
+    emit_u8(e, 0);
+    uint8_t *site = e->at;
+    emit_here(e, hit);
+    emit_lookup_jump(t, 2);
+    emit_here(e, site);
+}
+
+void translate_call(struct translation *t) {
+    struct emitter *e = &t->e;
+    const ZydisDecodedOperand *operand = &t->in.operand[0];
+    unsigned bytes = t->in.z.operand_width / 8;
+    uint64_t next = truncate_rip(t, next_rip(t));
+    enum { TARGET_SLOT = 3 };
+    int32_t target_slot = R_STATE(hot.scratch) + 8 * TARGET_SLOT;
+    t->ended = true;
+    bool is_direct = operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    if (!is_direct) {
+        emit_branch_operand(t, operand);
+        emit_store(e, target_slot, REG_S);
+    }
+    emit_push_constant(t, next, bytes);
+    if (is_direct) {
+        emit_direct_call(t, branch_target(t));
+    } else {
+        emit_load(e, REG_S, target_slot);
+        if (!(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW)))
+            emit_poll(t, 0)->is_indirect = true;
+        emit_indirect_call(t);
+    }
+    if (may_chain(t))
+        emit_return_site(t, next);
+}
+
+void translate_ret(struct translation *t) {
+    unsigned release = t->in.z.raw.imm[0].size ? (unsigned)t->in.z.raw.imm[0].value.u & 0xffff : 0;
+    t->ended = true;
+    emit_pop_to_s(t, t->in.z.operand_width / 8, release);
+    if (may_chain(t))
+        emit_u8(&t->e, 0xc3);
+    else
+        emit_call(&t->e, t->engine->stubs.indirect);
+}

@@ -1,0 +1,129 @@
+/* The code cache's memory; see the header. */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "translator/code_cache.h"
+
+#define ARENA_SIZE (256u * 1024)
+
+struct code_arena {
+    struct code_arena *next;
+    size_t size, used;
+};
+
+static void *anonymous(size_t size, int flags) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+static bool chunk_create(struct code_chunk *chunk, uint64_t size) {
+    chunk->blocks = anonymous(CODE_CHUNK_BLOCKS * sizeof *chunk->blocks, 0);
+    chunk->granule = anonymous(size / CODE_GRANULE * sizeof *chunk->granule, 0);
+    return chunk->blocks && chunk->granule;
+}
+
+bool code_cache_create(struct code_cache *cache, uint64_t size) {
+    memset(cache, 0, sizeof *cache);
+    cache->chunk_size = size / CODE_CHUNKS & ~0xffffull;
+    cache->size = cache->chunk_size * CODE_CHUNKS;
+    int fd = memfd_create("trapeze-code", MFD_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool done = false;
+    if (ftruncate(fd, (off_t)cache->size) == 0) {
+        void *execute = mmap(NULL, cache->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+        void *write = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        cache->execute = execute == MAP_FAILED ? NULL : execute;
+        cache->write = write == MAP_FAILED ? NULL : write;
+        done = cache->execute && cache->write;
+    }
+    int saved = errno;
+    close(fd);
+    for (unsigned i = 0; i < CODE_CHUNKS && done; i++)
+        done = chunk_create(&cache->chunk[i], cache->chunk_size);
+    if (!done) {
+        code_cache_destroy(cache);
+        errno = saved;
+    }
+    return done;
+}
+
+static void arena_release(struct code_chunk *chunk) {
+    while (chunk->arena) {
+        struct code_arena *next = chunk->arena->next;
+        munmap(chunk->arena, chunk->arena->size);
+        chunk->arena = next;
+    }
+}
+
+void code_cache_destroy(struct code_cache *cache) {
+    for (unsigned i = 0; i < CODE_CHUNKS; i++) {
+        struct code_chunk *chunk = &cache->chunk[i];
+        arena_release(chunk);
+        if (chunk->blocks)
+            munmap(chunk->blocks, CODE_CHUNK_BLOCKS * sizeof *chunk->blocks);
+        if (chunk->granule)
+            munmap(chunk->granule, cache->chunk_size / CODE_GRANULE * sizeof *chunk->granule);
+    }
+    if (cache->execute)
+        munmap(cache->execute, cache->size);
+    if (cache->write)
+        munmap(cache->write, cache->size);
+    memset(cache, 0, sizeof *cache);
+}
+
+bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter *emitter) {
+    struct code_chunk *chunk = &cache->chunk[cache->current];
+    uint64_t used = (chunk->used + 15) & ~15ull;
+    if (used + room > cache->chunk_size || chunk->block_count == CODE_CHUNK_BLOCKS)
+        return false;
+    uint8_t *start = cache->write + cache->current * cache->chunk_size + used;
+    *emitter = (struct emitter){.at = start, .end = start + room, .delta = cache->execute - cache->write};
+    return true;
+}
+
+void *code_cache_allocate(struct code_cache *cache, size_t size) {
+    struct code_chunk *chunk = &cache->chunk[cache->current];
+    size = (size + 7) & ~(size_t)7;
+    if (!chunk->arena || chunk->arena->size - chunk->arena->used < size) {
+        size_t wanted = size + sizeof *chunk->arena > ARENA_SIZE ? size + sizeof *chunk->arena : ARENA_SIZE;
+        wanted = (wanted + 4095) & ~(size_t)4095;
+        struct code_arena *arena = anonymous(wanted, MAP_32BIT);
+        if (!arena)
+            arena = anonymous(wanted, 0);
+        if (!arena)
+            return NULL;
+        *arena = (struct code_arena){.next = chunk->arena, .size = wanted, .used = sizeof *arena};
+        chunk->arena = arena;
+    }
+    void *memory = (uint8_t *)chunk->arena + chunk->arena->used;
+    chunk->arena->used += size;
+    return memory;
+}
+
+bool code_cache_commit(struct code_cache *cache, struct block *block) {
+    struct code_chunk *chunk = &cache->chunk[cache->current];
+    uint64_t start = (uint64_t)(block->host - cache->execute) - cache->current * cache->chunk_size;
+    uint64_t end = start + block->host_size;
+    uint32_t count = atomic_load(&chunk->block_count);
+    if (count == CODE_CHUNK_BLOCKS)
+        return false;
+    chunk->blocks[count] = block;
+    for (uint64_t i = start / CODE_GRANULE; i <= (end - 1) / CODE_GRANULE; i++)
+        if (!chunk->granule[i])
+            chunk->granule[i] = count + 1;
+    atomic_store(&chunk->block_count, count + 1);
+    chunk->used = (uint32_t)end;
+    return true;
+}
+
+void code_cache_advance(struct code_cache *cache) {
+    cache->current = (cache->current + 1) % CODE_CHUNKS;
+    struct code_chunk *chunk = &cache->chunk[cache->current];
+    arena_release(chunk);
+    memset(chunk->granule, 0, cache->chunk_size / CODE_GRANULE * sizeof *chunk->granule);
+    chunk->block_count = 0;
+    chunk->used = cache->current == 0 ? cache->stub_size : 0;
+}

@@ -1,0 +1,428 @@
+/*
+ * The rule for most instructions: the same instruction, on host registers that hold the guest's and on the host address
+ * of its memory operand. Opcode, prefixes that belong to it and immediates are copied; ModRM, SIB and the register
+ * extensions are made anew.
+ *
+ * After an access, S + A is the operand's address; what an instruction needs beside it decides how that is written:
+ * rcx free for CL: [S]; a scratch register free for a guest register that lives in memory: [A]. A third one is borrowed
+ * from a guest register that the instruction does not use; nothing can fault while it is.
+ */
+#include "translator/translation.h"
+
+/* One register field of the encoding. */
+struct field {
+    unsigned guest;     /* CPU_NO_REGISTER: not a general register, copied as it is */
+    unsigned host;      /* its host register, or the scratch that stands for it */
+    bool high, read, written, narrow;
+    bool in_memory;
+};
+
+struct copy {
+    struct field reg, rm, vvvv, opcode;
+    const ZydisDecodedOperand *memory;
+    enum memory_kind kind;
+    struct emit_memory place;
+    bool uses_cl, writes_rcx;   /* implicit operands */
+    bool is_opcode_register;
+    uint32_t used;              /* guest registers, for borrowing */
+    unsigned borrowed[2], borrowed_count;
+};
+
+static struct field *field_of(struct copy *copy, const ZydisDecodedOperand *operand) {
+    switch (operand->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+        return &copy->reg;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        return &copy->rm;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD:
+        return &copy->vvvv;
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+        return &copy->opcode;
+    default:
+        return NULL;
+    }
+}
+
+static bool keeps_destination(const struct translation *t) {
+    return t->in.z.mnemonic == ZYDIS_MNEMONIC_BSF || t->in.z.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
+static void note_register(struct translation *t, struct copy *copy, const ZydisDecodedOperand *operand) {
+    bool high;
+    unsigned guest = decode_gpr(operand->reg.value, &high);
+    if (guest == CPU_NO_REGISTER)
+        return;
+    copy->used |= 1u << guest;
+    bool written = operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    struct field *field = field_of(copy, operand);
+    if (!field) {
+        if (guest == CPU_RCX) {
+            copy->uses_cl |= (operand->actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
+            copy->writes_rcx |= written;
+        }
+        return;
+    }
+    field->guest = guest;
+    field->high = high;
+    field->written = written;
+    field->narrow = operand->size < 32;
+    field->read = !written || (operand->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || field->narrow ||
+                  keeps_destination(t);
+    field->host = host_register[guest];
+    field->in_memory = field->host == HOST_NONE;
+}
+
+static void note_operands(struct translation *t, struct copy *copy) {
+    copy->reg.guest = copy->rm.guest = copy->vvvv.guest = copy->opcode.guest = CPU_NO_REGISTER;
+    for (unsigned i = 0; i < t->in.z.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &t->in.operand[i];
+        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            note_register(t, copy, operand);
+        } else if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
+                   operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
+            copy->memory = operand;
+            bool read = operand->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+            bool written = operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+            bool is_masked = t->in.z.avx.mask.mode != ZYDIS_MASK_MODE_INVALID &&
+                             t->in.z.avx.mask.mode != ZYDIS_MASK_MODE_DISABLED;
+            copy->kind = !written ? MEMORY_READ : read || is_masked ? MEMORY_MODIFY : MEMORY_WRITE;
+            if (t->in.z.meta.category == ZYDIS_CATEGORY_AVX && (operand->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+                copy->kind = MEMORY_MODIFY;
+        }
+    }
+    copy->is_opcode_register = copy->opcode.guest != CPU_NO_REGISTER;
+}
+
+/* ---- Scratch registers ---- */
+
+static unsigned borrow(struct translation *t, struct copy *copy) {
+    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R9, CPU_R12, CPU_R13};
+    for (unsigned i = 0; i < sizeof candidates; i++) {
+        unsigned guest = candidates[i];
+        if (copy->used & (1u << guest))
+            continue;
+        copy->used |= 1u << guest;
+        copy->borrowed[copy->borrowed_count++] = guest;
+        emit_store(&t->e, R_GPR(guest), host_register[guest]);
+        return host_register[guest];
+    }
+    t->failed = true; /* no instruction has that many operands */
+    return HOST_RBX;
+}
+
+static void give_back(struct translation *t, struct copy *copy) {
+    while (copy->borrowed_count) {
+        unsigned guest = copy->borrowed[--copy->borrowed_count];
+        emit_load(&t->e, host_register[guest], R_GPR(guest));
+    }
+}
+
+/* Finds host registers for the fields that live in memory, and loads them. */
+static void load_fields(struct translation *t, struct copy *copy) {
+    struct field *fields[] = {&copy->reg, &copy->rm, &copy->vvvv, &copy->opcode};
+    bool s_free = !copy->memory, a_free = !copy->memory && !copy->uses_cl && !copy->writes_rcx;
+    unsigned wanted = 0;
+    for (unsigned i = 0; i < 4; i++)
+        wanted += fields[i]->guest != CPU_NO_REGISTER && fields[i]->in_memory;
+    if (copy->memory) {
+        /* [S + A], or one of the two alone where the other is needed. */
+        copy->place = (struct emit_memory){REG_S, REG_A, 1, 0};
+        if (copy->uses_cl || copy->writes_rcx) {
+            emit_add_lea(&t->e, REG_S, REG_S, REG_A, 0);
+            copy->place = (struct emit_memory){REG_S, HOST_NONE, 1, 0};
+        } else if (wanted) {
+            emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+            copy->place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
+            s_free = true;
+        }
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        struct field *field = fields[i];
+        if (field->guest == CPU_NO_REGISTER || !field->in_memory)
+            continue;
+        for (unsigned k = 0; k < i; k++) /* the same register twice is one scratch */
+            if (fields[k]->guest == field->guest && fields[k]->in_memory)
+                field->host = fields[k]->host;
+        bool is_twin = field->host != HOST_NONE;
+        if (!is_twin) {
+            if (s_free)
+                field->host = REG_S, s_free = false;
+            else if (a_free)
+                field->host = REG_A, a_free = false;
+            else
+                field->host = borrow(t, copy);
+        }
+        if (field->read)
+            emit_load(&t->e, field->host, R_GPR(field->guest));
+    }
+    if (copy->uses_cl)
+        emit_mov(&t->e, REG_A, host_register[CPU_RCX]);
+}
+
+static void store_fields(struct translation *t, struct copy *copy) {
+    struct field *fields[] = {&copy->reg, &copy->rm, &copy->vvvv, &copy->opcode};
+    for (unsigned i = 0; i < 4; i++)
+        if (fields[i]->guest != CPU_NO_REGISTER && fields[i]->in_memory && fields[i]->written)
+            emit_store(&t->e, R_GPR(fields[i]->guest), fields[i]->host);
+    if (copy->writes_rcx)
+        emit_mov(&t->e, host_register[CPU_RCX], REG_A);
+    give_back(t, copy);
+}
+
+/* ---- Encoding ---- */
+
+static bool has_mandatory(const ZydisDecodedInstruction *z, unsigned prefix) {
+    for (unsigned i = 0; i < z->raw.prefix_count; i++)
+        if (z->raw.prefixes[i].value == prefix && z->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+            return true;
+    return false;
+}
+
+static bool needs_operand_prefix(const struct translation *t) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    if (has_mandatory(z, 0x66))
+        return true;
+    bool is_integer = t->in.rule.class == CLASS_INTEGER || t->in.rule.class == CLASS_VEX_INTEGER;
+    if (!is_integer || z->mnemonic == ZYDIS_MNEMONIC_MOVNTI)
+        return false;
+    return z->operand_width == 16;
+}
+
+static bool extends(const struct field *field) {
+    return field->guest != CPU_NO_REGISTER && field->host > 7;
+}
+
+static void emit_modrm(struct translation *t, struct copy *copy, unsigned reg) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    if (copy->memory)
+        emit_modrm_memory(&t->e, reg, &copy->place);
+    else
+        emit_u8(&t->e, 0xc0 | (reg & 7) << 3 |
+                           (copy->rm.guest != CPU_NO_REGISTER ? copy->rm.host & 7 : z->raw.modrm.rm));
+}
+
+static unsigned reg_bits(const struct translation *t, const struct copy *copy) {
+    return copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host : t->in.z.raw.modrm.reg;
+}
+
+static void emit_immediates(struct translation *t) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    for (unsigned i = 0; i < 2; i++)
+        if (z->raw.imm[i].size)
+            emit_bytes(&t->e, t->in.bytes + z->raw.imm[i].offset, z->raw.imm[i].size / 8u);
+}
+
+/* spl, bpl, sil and dil exist with a REX prefix only. */
+static bool is_new_byte(const struct field *field, unsigned size) {
+    return field->guest != CPU_NO_REGISTER && size == 8 && !field->high && field->host >= 4 && field->host <= 7;
+}
+
+static unsigned operand_bits(const struct translation *t, ZydisOperandEncoding encoding) {
+    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+        if (t->in.operand[i].encoding == encoding && t->in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            return t->in.operand[i].size;
+    return 0;
+}
+
+static unsigned legacy_rex(const struct translation *t, const struct copy *copy) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    unsigned rex = z->raw.rex.W ? 8 : 0;
+    if (copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host > 7 : z->raw.rex.R)
+        rex |= 4;
+    if (copy->memory) {
+        rex |= copy->place.index != HOST_NONE && copy->place.index > 7 ? 2 : 0;
+        rex |= copy->place.base > 7 ? 1 : 0;
+    } else if (copy->rm.guest != CPU_NO_REGISTER) {
+        rex |= copy->rm.host > 7;
+    } else if (copy->is_opcode_register) {
+        rex |= extends(&copy->opcode);
+    } else {
+        rex |= z->raw.rex.B;
+    }
+    if (is_new_byte(&copy->reg, operand_bits(t, ZYDIS_OPERAND_ENCODING_MODRM_REG)) ||
+        is_new_byte(&copy->rm, operand_bits(t, ZYDIS_OPERAND_ENCODING_MODRM_RM)) ||
+        is_new_byte(&copy->opcode, operand_bits(t, ZYDIS_OPERAND_ENCODING_OPCODE)))
+        rex |= 0x40;
+    return rex ? rex | 0x40 : 0;
+}
+
+static void emit_legacy(struct translation *t, struct copy *copy) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    struct emitter *e = &t->e;
+    if (z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        emit_u8(e, 0xf0);
+    if (needs_operand_prefix(t))
+        emit_u8(e, 0x66);
+    if (has_mandatory(z, 0xf2))
+        emit_u8(e, 0xf2);
+    if (has_mandatory(z, 0xf3))
+        emit_u8(e, 0xf3);
+    unsigned opcode = z->opcode, reg = reg_bits(t, copy);
+    bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    bool is_moffs = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0xa0 && opcode <= 0xa3;
+    bool is_short_step = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0x40 && opcode <= 0x4f;
+    unsigned rex = legacy_rex(t, copy);
+    if (rex)
+        emit_u8(e, rex);
+    if (is_moffs) { /* an absolute address: the form with ModRM, on al/ax/eax/rax */
+        emit_u8(e, (opcode & 1) | (opcode & 2 ? 0x88 : 0x8a));
+        emit_modrm_memory(e, 0, &copy->place);
+        return;
+    }
+    if (is_short_step) { /* INC and DEC of one byte are REX prefixes on the host */
+        emit_u8(e, 0xff);
+        emit_u8(e, 0xc0 | (opcode & 8) | (copy->opcode.host & 7));
+        return;
+    }
+    if (z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        emit_u8(e, 0x0f);
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F38)
+        emit_u8(e, 0x38);
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
+        emit_u8(e, 0x3a);
+    emit_u8(e, copy->is_opcode_register ? (opcode & 0xf8) | (copy->opcode.host & 7) : opcode);
+    if (has_modrm)
+        emit_modrm(t, copy, reg);
+    emit_immediates(t);
+}
+
+/* Inverted extension bits (R, X, B) of VEX and EVEX: vector registers keep theirs. */
+static void extension_bits(const struct translation *t, const struct copy *copy, unsigned raw_r, unsigned raw_x,
+                           unsigned raw_b, unsigned bits[3]) {
+    bool is_long = (t->key & MODE_CODE) == MODE_CODE64;
+    bits[0] = copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host <= 7 : !is_long || raw_r;
+    if (copy->memory) {
+        bits[1] = copy->place.index == HOST_NONE || copy->place.index <= 7;
+        bits[2] = copy->place.base <= 7;
+    } else if (copy->rm.guest != CPU_NO_REGISTER) {
+        bits[1] = 1;
+        bits[2] = copy->rm.host <= 7;
+    } else {
+        bits[1] = !is_long || raw_x;
+        bits[2] = !is_long || raw_b;
+    }
+}
+
+static unsigned vvvv_bits(const struct translation *t, const struct copy *copy, unsigned raw) {
+    if (copy->vvvv.guest != CPU_NO_REGISTER)
+        return ~copy->vvvv.host & 15;
+    return (t->key & MODE_CODE) == MODE_CODE64 ? raw : raw | 8;
+}
+
+static void emit_vex_copy(struct translation *t, struct copy *copy) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    unsigned bits[3];
+    extension_bits(t, copy, z->raw.vex.R, z->raw.vex.X, z->raw.vex.B, bits);
+    emit_u8(&t->e, 0xc4);
+    emit_u8(&t->e, bits[0] << 7 | bits[1] << 6 | bits[2] << 5 | z->raw.vex.m_mmmm);
+    bool is_long = (t->key & MODE_CODE) == MODE_CODE64;
+    /* W is ignored for general registers outside 64-bit mode. */
+    bool w = z->raw.vex.W && (is_long || t->in.rule.class != CLASS_VEX_INTEGER);
+    emit_u8(&t->e, (unsigned)w << 7 | vvvv_bits(t, copy, z->raw.vex.vvvv) << 3 | z->raw.vex.L << 2 | z->raw.vex.pp);
+    emit_u8(&t->e, z->opcode);
+    emit_modrm(t, copy, reg_bits(t, copy));
+    emit_immediates(t);
+}
+
+static void emit_evex_copy(struct translation *t, struct copy *copy) {
+    const ZydisDecodedInstruction *z = &t->in.z;
+    bool is_long = (t->key & MODE_CODE) == MODE_CODE64;
+    unsigned bits[3];
+    extension_bits(t, copy, z->raw.evex.R, z->raw.evex.X, z->raw.evex.B, bits);
+    unsigned r2 = copy->reg.guest != CPU_NO_REGISTER || !is_long ? 1 : z->raw.evex.R2;
+    emit_u8(&t->e, 0x62);
+    emit_u8(&t->e, bits[0] << 7 | bits[1] << 6 | bits[2] << 5 | r2 << 4 | z->raw.evex.mmm);
+    emit_u8(&t->e, z->raw.evex.W << 7 | vvvv_bits(t, copy, z->raw.evex.vvvv) << 3 | 4 | z->raw.evex.pp);
+    unsigned v2 = is_long ? z->raw.evex.V2 : 1;
+    emit_u8(&t->e, z->raw.evex.z << 7 | z->raw.evex.L2 << 6 | z->raw.evex.L << 5 | z->raw.evex.b << 4 | v2 << 3 |
+                       z->raw.evex.aaa);
+    emit_u8(&t->e, z->opcode);
+    emit_modrm(t, copy, reg_bits(t, copy));
+    emit_immediates(t);
+}
+
+static void emit_instruction(struct translation *t, struct copy *copy) {
+    switch (t->in.z.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+        emit_legacy(t, copy);
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        emit_vex_copy(t, copy);
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        emit_evex_copy(t, copy);
+        break;
+    default:
+        t->failed = true;
+    }
+}
+
+/* ---- AH, CH, DH, BH: registers that no instruction with a REX prefix reaches ---- */
+
+static void rotate(struct translation *t, unsigned host, unsigned count) {
+    emit_rorx(&t->e, host, host, count);
+}
+
+/* With a memory operand: its address is A alone, which needs no REX; CH is rotated down into the low byte. */
+static void copy_high_memory(struct translation *t, struct copy *copy) {
+    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+    copy->place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
+    if (copy->reg.guest == CPU_RCX) {
+        rotate(t, copy->reg.host, 8);
+        copy->reg.high = false;
+        emit_instruction(t, copy);
+        rotate(t, copy->reg.host, 56);
+        return;
+    }
+    copy->reg.host += 4; /* ah, dh, bh are numbers 4, 6, 7 */
+    emit_instruction(t, copy);
+}
+
+static void number_high(struct field *field) {
+    if (field->guest == CPU_NO_REGISTER)
+        return;
+    if (field->guest == CPU_RCX)
+        field->host = HOST_RCX;
+    if (field->high)
+        field->host += 4;
+}
+
+static void copy_high_registers(struct translation *t, struct copy *copy) {
+    bool is_widening = copy->rm.high && operand_bits(t, ZYDIS_OPERAND_ENCODING_MODRM_REG) > 8;
+    if (is_widening) { /* MOVZX, MOVSX: the source goes to a scratch register's low byte */
+        emit_rorx(&t->e, REG_S, copy->rm.host, 8);
+        copy->rm.host = REG_S;
+        copy->rm.high = false;
+        emit_instruction(t, copy);
+        return;
+    }
+    bool uses_rcx = copy->used & (1u << CPU_RCX);
+    if (uses_rcx)
+        emit_mov(&t->e, REG_A, host_register[CPU_RCX]);
+    number_high(&copy->reg);
+    number_high(&copy->rm);
+    number_high(&copy->opcode);
+    copy->uses_cl = false;
+    emit_instruction(t, copy);
+    if (uses_rcx)
+        emit_mov(&t->e, host_register[CPU_RCX], REG_A);
+}
+
+void translate_copy(struct translation *t) {
+    struct copy copy = {0};
+    note_operands(t, &copy);
+    if (copy.memory)
+        emit_operand_access(t, copy.memory, copy.kind);
+    if (copy.reg.high || copy.rm.high || copy.opcode.high) {
+        if (copy.memory)
+            copy_high_memory(t, &copy);
+        else
+            copy_high_registers(t, &copy);
+    } else {
+        load_fields(t, &copy);
+        emit_instruction(t, &copy);
+        store_fields(t, &copy);
+    }
+    if (copy.memory)
+        emit_access_done(t, copy.kind);
+}

@@ -1,0 +1,164 @@
+/* Decoding by Zydis, and what the rest of the translator asks about a decoded instruction. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "translator/translation.h"
+
+struct decoder {
+    ZydisDecoder mode[4]; /* 16, 32, 64 bits, and 16 bits in real and virtual-8086 mode */
+    uint8_t rule_index[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+};
+
+struct decoder *decoder_create(const struct cpu_model *model) {
+    struct decoder *decoder = calloc(1, sizeof *decoder);
+    if (!decoder)
+        return NULL;
+    rules_index(decoder->rule_index);
+    ZydisDecoderInit(&decoder->mode[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    ZydisDecoderInit(&decoder->mode[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    ZydisDecoderInit(&decoder->mode[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&decoder->mode[3], ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16);
+    for (unsigned i = 0; i < 4; i++) {
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_LZCNT, cpu_model_has(model, FEATURE_LZCNT));
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_TZCNT, cpu_model_has(model, FEATURE_BMI1));
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_WBNOINVD, cpu_model_has(model, FEATURE_WBNOINVD));
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_CLDEMOTE, cpu_model_has(model, FEATURE_CLDEMOTE));
+    }
+    return decoder;
+}
+
+void decoder_destroy(struct decoder *decoder) {
+    free(decoder);
+}
+
+bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
+            struct instruction *in) {
+    unsigned mode = key & MODE_CODE;
+    if (mode == MODE_CODE16 && (!(key & MODE_PROTECTED) || (key & MODE_VM86)))
+        mode = 3;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode], bytes, available, &in->z, in->operand)))
+        return false;
+    memcpy(in->bytes, bytes, in->z.length);
+    in->rip = rip;
+    in->rule = rule_find(decoder->rule_index, in);
+    return true;
+}
+
+unsigned decode_gpr(ZydisRegister reg, bool *high) {
+    *high = false;
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH) {
+            *high = true;
+            return (unsigned)(reg - ZYDIS_REGISTER_AH);
+        }
+        if (reg >= ZYDIS_REGISTER_SPL)
+            return (unsigned)(reg - ZYDIS_REGISTER_SPL) + 4;
+        return (unsigned)(reg - ZYDIS_REGISTER_AL);
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return (unsigned)ZydisRegisterGetId(reg);
+    default:
+        return CPU_NO_REGISTER;
+    }
+}
+
+unsigned decode_segment(ZydisRegister reg) {
+    return reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? (unsigned)(reg - ZYDIS_REGISTER_ES) : CPU_DS;
+}
+
+static void decode_memory(const struct instruction *in, const ZydisDecodedOperand *operand, struct cpu_op *op) {
+    bool high;
+    const ZydisDecodedOperandMem *mem = &operand->mem;
+    op->segment = (uint8_t)decode_segment(mem->segment);
+    op->displacement = mem->disp.has_displacement ? mem->disp.value : 0;
+    if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
+        op->rip_relative = true;
+    else
+        op->base = (uint8_t)decode_gpr(mem->base, &high);
+    if (mem->type == ZYDIS_MEMOP_TYPE_VSIB) {
+        op->index_is_vector = true;
+        op->index = (uint8_t)ZydisRegisterGetId(mem->index);
+    } else {
+        op->index = (uint8_t)decode_gpr(mem->index, &high);
+    }
+    op->scale = mem->scale ? mem->scale : 1;
+    if (operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN || op->size == 0)
+        op->size = (uint8_t)(operand->size / 8);
+    (void)in;
+}
+
+static unsigned extended(unsigned low, unsigned inverted_bit) {
+    return low | (inverted_bit ? 0 : 8);
+}
+
+/* Register numbers straight from the encoding: general, segment, control or vector registers alike. */
+static void decode_numbers(const struct instruction *in, struct cpu_op *op) {
+    const ZydisDecodedInstruction *z = &in->z;
+    bool is_long = z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+    op->reg = z->raw.modrm.reg;
+    op->rm = z->raw.modrm.mod == 3 ? z->raw.modrm.rm : CPU_NO_REGISTER;
+    switch (z->encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        op->reg = (uint8_t)extended(op->reg, z->raw.vex.R || !is_long);
+        if (op->rm != CPU_NO_REGISTER)
+            op->rm = (uint8_t)extended(op->rm, z->raw.vex.B || !is_long);
+        op->vvvv = (uint8_t)(~z->raw.vex.vvvv & (is_long ? 15 : 7));
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        op->reg = (uint8_t)(extended(op->reg, z->raw.evex.R || !is_long) | (z->raw.evex.R2 || !is_long ? 0 : 16));
+        if (op->rm != CPU_NO_REGISTER)
+            op->rm = (uint8_t)(extended(op->rm, z->raw.evex.B || !is_long) | (z->raw.evex.X || !is_long ? 0 : 16));
+        op->vvvv = (uint8_t)((~z->raw.evex.vvvv & (is_long ? 15 : 7)) | (z->raw.evex.V2 || !is_long ? 0 : 16));
+        op->mask = z->raw.evex.aaa;
+        break;
+    default:
+        op->reg |= (uint8_t)(z->raw.rex.R << 3);
+        if (op->rm != CPU_NO_REGISTER)
+            op->rm |= (uint8_t)(z->raw.rex.B << 3);
+    }
+}
+
+void decode_op(const struct translation *t, struct cpu_op *op) {
+    const struct instruction *in = &t->in;
+    const ZydisDecodedInstruction *z = &in->z;
+    *op = (struct cpu_op){.length = z->length, .address_size = z->address_width / 8, .segment = CPU_DS,
+                          .base = CPU_NO_REGISTER, .index = CPU_NO_REGISTER, .scale = 1,
+                          .opcode = z->opcode, .mnemonic = (uint16_t)z->mnemonic};
+    op->code_size = (uint8_t)(code_bits(t->key) / 8);
+    op->vector_length = (uint8_t)(z->avx.vector_length / 8);
+    op->lock = (z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0;
+    if (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
+        op->rep = CPU_REP;
+    else if (z->attributes & ZYDIS_ATTRIB_HAS_REPNE)
+        op->rep = CPU_REPNE;
+    decode_numbers(in, op);
+    op->size = z->operand_width / 8;
+
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        const ZydisDecodedOperand *operand = &in->operand[i];
+        bool high;
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+            decode_memory(in, operand, op);
+        } else if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            decode_gpr(operand->reg.value, &high);
+            if (high && operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+                op->high_byte |= 1, op->reg &= 3;
+            if (high && operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+                op->high_byte |= 2, op->rm &= 3;
+        } else if (operand->type == ZYDIS_OPERAND_TYPE_POINTER) {
+            op->immediate = operand->ptr.offset;
+            op->immediate2 = operand->ptr.segment;
+        }
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+            operand->mem.segment != ZYDIS_REGISTER_ES && operand->mem.segment != ZYDIS_REGISTER_SS)
+            op->segment = (uint8_t)decode_segment(operand->mem.segment); /* a string's source */
+    }
+    if (z->raw.imm[0].size && !(op->immediate2 || in->operand[0].type == ZYDIS_OPERAND_TYPE_POINTER))
+        op->immediate = z->raw.imm[0].value.u;
+    if (z->raw.imm[1].size && in->operand[0].type != ZYDIS_OPERAND_TYPE_POINTER)
+        op->immediate2 = (uint16_t)z->raw.imm[1].value.u;
+}

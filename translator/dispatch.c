@@ -1,0 +1,387 @@
+/*
+ * Where translated code goes when it cannot go on by itself: a shadow page table miss, a slow access, an instruction
+ * that a C function runs, an exit to a block that is not linked. Light code: the guest's vector state is live.
+ */
+#include "cpu/mode.h"
+#include "cpu/ops.h"
+#include "cpu/views.h"
+#include "translator/engine.h"
+
+#define DR6_BS (1ull << 14)
+
+enum { GUEST_FLAGS = FLAG_ARITHMETIC | FLAG_DF, HOST_FLAGS = FLAG_FIXED | FLAG_IF };
+
+/* ---- State in and out ---- */
+
+static inline void flags_in(struct cpu *cpu) {
+    cpu->hot.rflags = (cpu->hot.rflags & ~(uint64_t)GUEST_FLAGS) | (cpu->hot.raw_flags & GUEST_FLAGS);
+}
+
+static inline void flags_out(struct cpu *cpu) {
+    cpu->hot.raw_flags = (cpu->hot.rflags & GUEST_FLAGS) | HOST_FLAGS;
+}
+
+static inline uint64_t scratch_s(const struct cpu *cpu) {
+    return cpu->hot.scratch[1];
+}
+
+/* ---- Vector state ---- */
+
+static inline void vector_save(struct cpu *cpu) {
+    uint64_t mask = cpu->engine->vector_mask;
+    __asm__ volatile("xsave64 %0" : "+m"(cpu->xsave) : "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");
+    static const uint32_t mxcsr = 0x1f80;
+    __asm__ volatile("fninit\n\tldmxcsr %0" : : "m"(mxcsr));
+}
+
+static inline void vector_restore(struct cpu *cpu) {
+    uint64_t mask = cpu->engine->vector_mask;
+    __asm__ volatile("xrstor64 %0" : : "m"(cpu->xsave), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32)) : "memory");
+}
+
+uint64_t engine_call_full(struct cpu *cpu, uint64_t (*fn)(void *), void *argument) {
+    if (!cpu->vector_live)
+        return fn(argument);
+    vector_save(cpu);
+    cpu->vector_live = false;
+    uint64_t result = fn(argument);
+    cpu->vector_live = true;
+    vector_restore(cpu);
+    return result;
+}
+
+void engine_enter(struct cpu *cpu, uint64_t host) {
+    flags_out(cpu);
+    cpu->vector_live = true;
+    vector_restore(cpu);
+    void (*enter)(struct cpu *, uint64_t) = (void (*)(struct cpu *, uint64_t))cpu->engine->stubs.enter;
+    enter(cpu, host);
+    vector_save(cpu);
+    cpu->vector_live = false;
+}
+
+/* ---- Shadow stacks ---- */
+
+static void reset_stack(struct cpu *cpu, bool user) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    *(uint64_t *)translator->stack_base[user] = cpu->engine->stubs.sentinel;
+    if (user == translator->user_stack)
+        cpu->hot.shadow_stack = (void *)translator->stack_base[user];
+    else if (user)
+        translator->saved_user_stack = translator->stack_base[1];
+}
+
+void engine_reset_stacks(struct cpu *cpu) {
+    reset_stack(cpu, false);
+    reset_stack(cpu, true);
+}
+
+/* Puts the shadow stack in force that the mode asks for. Return sites hold for one mode and one address space. */
+static void select_stack(struct cpu *cpu) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3);
+    if (key != translator->stack_key || cpu->space_changes != translator->space_changes) {
+        translator->stack_key = key;
+        translator->space_changes = cpu->space_changes;
+        engine_reset_stacks(cpu);
+    }
+    bool user = cpu->cpl == 3;
+    if (user == translator->user_stack)
+        return;
+    translator->user_stack = user;
+    if (user) {
+        cpu->hot.shadow_stack = (void *)translator->saved_user_stack;
+    } else {
+        translator->saved_user_stack = (uint64_t)cpu->hot.shadow_stack;
+        reset_stack(cpu, false);
+    }
+}
+
+/* ---- Dispatch ---- */
+
+static inline bool must_leave(const struct cpu *cpu) {
+    if (__atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) == 0)
+        return true;
+    return (cpu->hot.rflags & FLAG_IF) && atomic_load_explicit(&cpu->intr, memory_order_relaxed) &&
+           !cpu->interrupt_shadow;
+}
+
+static inline uint64_t linear_rip(const struct cpu *cpu) {
+    if (cpu->mode_key & MODE_CODE64)
+        return cpu->hot.rip;
+    return (cpu->segment[CPU_CS].base + cpu->hot.rip) & 0xffffffffu;
+}
+
+/* Faults of the fetch itself: the code segment's limit, and canonical form. */
+static enum cpu_result check_fetch(struct cpu *cpu) {
+    if (cpu->mode_key & MODE_CODE64) {
+        if ((uint64_t)((int64_t)cpu->hot.rip << 16 >> 16) != cpu->hot.rip)
+            return cpu_fault_code(cpu, VECTOR_GP, 0);
+        return CPU_NEXT;
+    }
+    if (cpu->hot.rip > cpu->segment[CPU_CS].limit)
+        return cpu_fault_code(cpu, VECTOR_GP, 0);
+    return CPU_NEXT;
+}
+
+/* Instruction breakpoints of DR0 to DR3, unless RF holds them off for one instruction (SDM vol. 3B, 17.3.1.1). */
+static enum cpu_result check_breakpoints(struct cpu *cpu, uint64_t linear) {
+    if (!(cpu->mode_key & MODE_BREAKPOINTS))
+        return CPU_NEXT;
+    if (cpu->hot.rflags & FLAG_RF) {
+        cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
+        return CPU_NEXT;
+    }
+    uint64_t hit = 0;
+    for (unsigned i = 0; i < 4; i++)
+        if ((cpu->dr[7] >> (2 * i) & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3) && cpu->dr[i] == linear)
+            hit |= 1u << i;
+    return hit ? cpu_fault_debug(cpu, hit, false) : CPU_NEXT;
+}
+
+uint64_t engine_dispatch(struct cpu *cpu) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    cpu->statistics.dispatches++;
+    for (;;) {
+        if (must_leave(cpu))
+            return 0;
+        if (cpu->interrupt_shadow && (cpu->hot.rflags & FLAG_IF) && cpu->intr)
+            translator->slow = true; /* one instruction, then look again */
+        uint32_t key = cpu->mode_key;
+        if (translator->slow)
+            key |= MODE_SLOW;
+        uint64_t linear = linear_rip(cpu), page;
+        enum cpu_result result = check_fetch(cpu);
+        if (result == CPU_NEXT)
+            result = check_breakpoints(cpu, linear);
+        if (result == CPU_NEXT)
+            result = cpu_fetch_page(cpu, linear, &page);
+        if (result == CPU_FAULT) {
+            translator->slow = false;
+            translator->link_site = NULL;
+            if (cpu_deliver_exception(cpu) == CPU_STOP)
+                return 0;
+            continue;
+        }
+        struct block *block = engine_find(cpu->engine, page | (linear & MEMORY_PAGE_MASK), cpu->hot.rip, key, cpu);
+        if (!block) {
+            translator->missing = true;
+            translator->missing_key = key;
+            translator->missing_physical = page | (linear & MEMORY_PAGE_MASK);
+            return 0;
+        }
+        translator->slow = false;
+        cpu->interrupt_shadow = false;
+        if (translator->link_site)
+            engine_link(cpu->engine, cpu, translator->link_site, block);
+        translator->link_site = NULL;
+        if (!(key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)))
+            view_fill_jump(cpu->hot.view, cpu->hot.rip, (uint64_t)block->host);
+        select_stack(cpu);
+        flags_out(cpu);
+        return (uint64_t)block->host;
+    }
+}
+
+/* After an instruction that a C function ran: wherever the state says. */
+static uint64_t after(struct cpu *cpu, enum cpu_result result) {
+    if (result == CPU_FAULT)
+        result = cpu_deliver_exception(cpu);
+    if (result == CPU_STOP)
+        return 0;
+    return engine_dispatch(cpu);
+}
+
+/* Runs the current instruction again, alone and with its accesses the slow way. */
+static uint64_t go_slow(struct cpu *cpu) {
+    cpu->statistics.slow_accesses++;
+    cpu_translator(cpu)->slow = true;
+    return engine_dispatch(cpu);
+}
+
+static const struct site *find_site(struct cpu *cpu, uint64_t return_address, struct block **block) {
+    *block = code_cache_find(&cpu->engine->cache, return_address - 1);
+    return *block ? block_find_site(*block, return_address) : NULL;
+}
+
+/* A way out without a site is a bug of the translator; stop this vCPU rather than run on. */
+static uint64_t lost(struct cpu *cpu) {
+    cpu->stop = CPU_STOP_SHUTDOWN;
+    return 0;
+}
+
+/* ---- Shadow page table misses ---- */
+
+uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
+    struct block *block;
+    const struct site *site = find_site(cpu, return_address, &block);
+    if (!site)
+        return lost(cpu);
+    uint64_t linear = scratch_s(cpu);
+    bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
+    bool canonical = (uint64_t)((int64_t)linear << 16 >> 16) == linear;
+    /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
+    if (site->kind != SITE_SEGMENT && in_page && canonical) {
+        struct cpu_place place;
+        unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
+        enum cpu_result result = cpu_fill(cpu, linear, access, &place);
+        if (result == CPU_NEXT && place.is_direct)
+            return (uint64_t)block->host + site->other;
+        if (result == CPU_FAULT) {
+            flags_in(cpu);
+            cpu->hot.rip = block->rip + site->guest;
+            return after(cpu, CPU_FAULT);
+        }
+    }
+    flags_in(cpu);
+    cpu->hot.rip = block->rip + site->guest;
+    return go_slow(cpu);
+}
+
+/* ---- Slow accesses: whole instructions on a bounce buffer, or on RAM where that is plain ---- */
+
+static bool is_read_only(const struct cpu_place *place) {
+    return place->region->flags & TRAPEZE_MEMORY_READ_ONLY;
+}
+
+uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    struct block *block;
+    const struct site *site = find_site(cpu, return_address, &block);
+    if (!site)
+        return lost(cpu);
+    _Static_assert(sizeof(struct cpu_range) <= sizeof translator->range, "range does not fit");
+    struct cpu_range *range = (struct cpu_range *)translator->range;
+    unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    uint64_t offset = scratch_s(cpu), linear;
+    flags_in(cpu);
+    cpu->hot.rip = block->rip + site->guest;
+    enum cpu_result result = cpu_linear(cpu, (unsigned)site->data, offset, site->info, access, &linear);
+    if (result == CPU_NEXT)
+        result = cpu_locate_range(cpu, linear, site->info, access, range);
+    if (result != CPU_NEXT)
+        return after(cpu, result);
+
+    struct cpu_place *place = &range->part[0];
+    uint64_t host = (uint64_t)place->host;
+    translator->pending_write = site->kind == SITE_WRITE && !place->is_direct ? site->info : 0;
+    cpu->hot.bounce = 0;
+    if (range->first_size != site->info || !host || (translator->pending_write && is_read_only(place))) {
+        host = (uint64_t)translator->bounce + (linear & 63);
+        if (site->kind == SITE_WRITE)
+            translator->pending_write = site->info;
+        /* A store alone must not read a device. */
+        if (site->kind == SITE_READ || site->other)
+            cpu_range_read(cpu, range, (void *)host, site->info);
+        cpu->hot.bounce = host;
+    }
+    cpu->hot.scratch[0] = host - offset;
+    return return_address;
+}
+
+uint64_t engine_commit(struct cpu *cpu, uint64_t return_address) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    struct cpu_range *range = (struct cpu_range *)translator->range;
+    unsigned size = (unsigned)translator->pending_write;
+    translator->pending_write = 0;
+    if (size && cpu->hot.bounce)
+        cpu_range_write(cpu, range, (void *)cpu->hot.bounce, size);
+    else if (size)
+        cpu_code_written(cpu, range->part[0].region, range->part[0].physical, size);
+    return return_address;
+}
+
+/* ---- Instructions that C functions run ---- */
+
+uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
+    const struct helper_call *call = (const struct helper_call *)scratch_s(cpu);
+    flags_in(cpu);
+    cpu->hot.rip = call->rip;
+    if (call->is_user)
+        cpu->statistics.helper_calls_unprivileged++;
+    else
+        cpu->statistics.helper_calls_privileged++;
+    uint32_t key = call->block->key;
+    enum cpu_result result = call->function(cpu, &call->op);
+    if (result != CPU_NEXT)
+        return after(cpu, result);
+    cpu->hot.rip = call->rip + call->op.length;
+    if (!(key & MODE_CODE64))
+        cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
+    if (key & MODE_TF)
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+    if (call->ends_block || must_leave(cpu))
+        return engine_dispatch(cpu);
+    flags_out(cpu);
+    return return_address;
+}
+
+/* ---- Exits ---- */
+
+uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
+    struct block *block;
+    const struct site *site = find_site(cpu, return_address, &block);
+    if (!site)
+        return lost(cpu);
+    flags_in(cpu);
+    if (site->kind == SITE_RAISE) {
+        cpu->hot.rip = block->rip + site->guest;
+        if (site->data == VECTOR_UD && site->info)
+            cpu->statistics.unimplemented++;
+        return after(cpu, cpu_fault(cpu, (enum cpu_vector)site->data));
+    }
+    cpu->hot.rip = block->rip + (uint64_t)site->data;
+    if (!(block->key & MODE_CODE64))
+        cpu->hot.rip &= 0xffffffffu;
+    if (block->key & MODE_TF)
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+    cpu_translator(cpu)->link_site = (struct site *)site;
+    cpu_translator(cpu)->link_rip = return_address - 1;
+    uint64_t host = engine_dispatch(cpu);
+    cpu_translator(cpu)->link_site = NULL;
+    return host;
+}
+
+uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
+    if (return_address == cpu->engine->stubs.sentinel + 5)
+        reset_stack(cpu, cpu_translator(cpu)->user_stack);
+    flags_in(cpu);
+    cpu->hot.rip = scratch_s(cpu);
+    if (cpu->mode_key & MODE_TF)
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+    return engine_dispatch(cpu);
+}
+
+/* ---- Host faults in translated code ---- */
+
+/* Whether a floating-point trap came from the x87 (or an MMX instruction that found its error pending). */
+static bool is_x87_error(const uint8_t *code) {
+    while (*code == 0x66 || *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)
+        code++;
+    if ((*code & 0xf8) == 0xd8 || *code == 0x9b)
+        return true;
+    uint32_t mxcsr;
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    return !(mxcsr & 0x3f & ~(mxcsr >> 7));
+}
+
+uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    struct block *block = code_cache_find(&cpu->engine->cache, return_address);
+    cpu->statistics.host_faults++;
+    if (!block)
+        return lost(cpu);
+    flags_in(cpu);
+    cpu->hot.rip = block_rip_at(block, return_address);
+    enum { SIGNAL_ILL = 4, SIGNAL_BUS = 7, SIGNAL_FPE = 8, SIGNAL_SEGV = 11, FPE_CODE_INTDIV = 1 };
+    switch (translator->fault.signal) {
+    case SIGNAL_FPE:
+        if (translator->fault.code == FPE_CODE_INTDIV)
+            return after(cpu, cpu_fault(cpu, VECTOR_DE));
+        return after(cpu, cpu_fault(cpu, is_x87_error((const uint8_t *)return_address) ? VECTOR_MF : VECTOR_XM));
+    case SIGNAL_ILL:
+        return after(cpu, cpu_fault(cpu, VECTOR_UD));
+    default: /* an unaligned operand, or an address that the host finds not canonical */
+        return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
+    }
+}

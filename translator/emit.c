@@ -1,0 +1,222 @@
+/* The emitter's encodings: SDM vol. 2A, 2.1 to 2.3. */
+#include "translator/emit.h"
+
+/* Guest r10, r11, r14 and r15, the ones compilers take last, live in memory. */
+const uint8_t host_register[CPU_REGISTERS] = {
+    [CPU_RAX] = HOST_RAX, [CPU_RCX] = HOST_R10, [CPU_RDX] = HOST_RDX, [CPU_RBX] = HOST_RBX,
+    [CPU_RSP] = HOST_R12, [CPU_RBP] = HOST_RBP, [CPU_RSI] = HOST_RSI, [CPU_RDI] = HOST_RDI,
+    [CPU_R8] = HOST_R8,   [CPU_R9] = HOST_R9,   [CPU_R10] = HOST_NONE, [CPU_R11] = HOST_NONE,
+    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_R15, [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
+};
+
+void emit_u32(struct emitter *e, uint32_t value) {
+    for (unsigned i = 0; i < 4; i++)
+        emit_u8(e, value >> (8 * i) & 0xff);
+}
+
+void emit_u64(struct emitter *e, uint64_t value) {
+    emit_u32(e, (uint32_t)value);
+    emit_u32(e, (uint32_t)(value >> 32));
+}
+
+void emit_bytes(struct emitter *e, const uint8_t *bytes, unsigned count) {
+    for (unsigned i = 0; i < count; i++)
+        emit_u8(e, bytes[i]);
+}
+
+static unsigned scale_bits(unsigned scale) {
+    return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
+}
+
+void emit_modrm_memory(struct emitter *e, unsigned reg, const struct emit_memory *memory) {
+    unsigned base = memory->base, index = memory->index;
+    int32_t displacement = memory->displacement;
+    reg = (reg & 7) << 3;
+    if (base == HOST_NONE) { /* [index * scale + disp32], or [disp32] */
+        emit_u8(e, reg | 4);
+        emit_u8(e, scale_bits(memory->scale) << 6 | (index == HOST_NONE ? 4 : index & 7) << 3 | 5);
+        emit_u32(e, (uint32_t)displacement);
+        return;
+    }
+    unsigned mod = 0x80;
+    if (displacement == 0 && (base & 7) != 5)
+        mod = 0;
+    else if (displacement >= -128 && displacement <= 127)
+        mod = 0x40;
+    if (index == HOST_NONE && (base & 7) != 4) {
+        emit_u8(e, mod | reg | (base & 7));
+    } else {
+        emit_u8(e, mod | reg | 4);
+        emit_u8(e, scale_bits(memory->scale) << 6 | (index == HOST_NONE ? 4 : index & 7) << 3 | (base & 7));
+    }
+    if (mod == 0x40)
+        emit_u8(e, (unsigned)displacement & 0xff);
+    else if (mod == 0x80)
+        emit_u32(e, (uint32_t)displacement);
+}
+
+static void emit_opcode(struct emitter *e, unsigned opcode) {
+    if (opcode > 0xffff)
+        emit_u8(e, opcode >> 16);
+    if (opcode > 0xff)
+        emit_u8(e, opcode >> 8 & 0xff);
+    emit_u8(e, opcode & 0xff);
+}
+
+static void emit_rex(struct emitter *e, bool w, unsigned reg, unsigned index, unsigned base) {
+    unsigned rex = (w ? 8 : 0) | (reg != HOST_NONE && reg > 7 ? 4 : 0) | (index != HOST_NONE && index > 7 ? 2 : 0) |
+                   (base != HOST_NONE && base > 7 ? 1 : 0);
+    if (rex)
+        emit_u8(e, 0x40 | rex);
+}
+
+void emit_op_memory(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg,
+                    const struct emit_memory *memory) {
+    if (prefix)
+        emit_u8(e, prefix);
+    emit_rex(e, rex_w, reg, memory->index, memory->base);
+    emit_opcode(e, opcode);
+    emit_modrm_memory(e, reg, memory);
+}
+
+void emit_op_register(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg, unsigned rm) {
+    if (prefix)
+        emit_u8(e, prefix);
+    emit_rex(e, rex_w, reg, HOST_NONE, rm);
+    emit_opcode(e, opcode);
+    emit_u8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+void emit_mov(struct emitter *e, unsigned to, unsigned from) {
+    emit_op_register(e, 0, true, 0x8b, to, from);
+}
+
+void emit_mov32(struct emitter *e, unsigned to, unsigned from) {
+    emit_op_register(e, 0, false, 0x8b, to, from);
+}
+
+void emit_mov_immediate(struct emitter *e, unsigned to, uint64_t value) {
+    if (value <= 0xffffffffu) {
+        emit_rex(e, false, HOST_NONE, HOST_NONE, to);
+        emit_u8(e, 0xb8 | (to & 7));
+        emit_u32(e, (uint32_t)value);
+    } else if ((uint64_t)(int32_t)value == value) {
+        emit_op_register(e, 0, true, 0xc7, 0, to);
+        emit_u32(e, (uint32_t)value);
+    } else {
+        emit_rex(e, true, HOST_NONE, HOST_NONE, to);
+        emit_u8(e, 0xb8 | (to & 7));
+        emit_u64(e, value);
+    }
+}
+
+static struct emit_memory from_r(int32_t offset) {
+    return (struct emit_memory){REG_R, HOST_NONE, 1, offset};
+}
+
+void emit_load(struct emitter *e, unsigned to, int32_t r_offset) {
+    struct emit_memory memory = from_r(r_offset);
+    emit_op_memory(e, 0, true, 0x8b, to, &memory);
+}
+
+void emit_store(struct emitter *e, int32_t r_offset, unsigned from) {
+    struct emit_memory memory = from_r(r_offset);
+    emit_op_memory(e, 0, true, 0x89, from, &memory);
+}
+
+void emit_load32(struct emitter *e, unsigned to, int32_t r_offset) {
+    struct emit_memory memory = from_r(r_offset);
+    emit_op_memory(e, 0, false, 0x8b, to, &memory);
+}
+
+void emit_store32(struct emitter *e, int32_t r_offset, unsigned from) {
+    struct emit_memory memory = from_r(r_offset);
+    emit_op_memory(e, 0, false, 0x89, from, &memory);
+}
+
+void emit_lea(struct emitter *e, bool is_64, unsigned to, const struct emit_memory *memory) {
+    emit_op_memory(e, 0, is_64, 0x8d, to, memory);
+}
+
+void emit_add_lea(struct emitter *e, unsigned to, unsigned a, unsigned b, int32_t displacement) {
+    /* rbp and r13 as a base cost a displacement byte, and rsp cannot be an index: both are avoided by the callers. */
+    struct emit_memory memory = {(uint8_t)a, (uint8_t)b, 1, displacement};
+    emit_lea(e, true, to, &memory);
+}
+
+void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from) {
+    emit_op_register(e, 0, false, 0x0fb7, to, from);
+}
+
+/* Three-byte VEX, map 2 (0F38) or 3 (0F3A); vvvv is the extra source. */
+static void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool w, unsigned reg, unsigned vvvv, unsigned rm) {
+    emit_u8(e, 0xc4);
+    emit_u8(e, (reg > 7 ? 0 : 0x80) | 0x40 | (rm > 7 ? 0 : 0x20) | map);
+    emit_u8(e, (w ? 0x80 : 0) | (~vvvv & 15) << 3 | pp);
+}
+
+void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count) {
+    emit_vex(e, 3, 3, true, to, 0, from);
+    emit_u8(e, 0xf0);
+    emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    emit_u8(e, count);
+}
+
+void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count_register) {
+    emit_vex(e, 2, 3, true, to, count_register, from);
+    emit_u8(e, 0xf7);
+    emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
+void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsigned count_register) {
+    emit_vex(e, 2, 2, is_64, to, count_register, from);
+    emit_u8(e, 0xf7);
+    emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
+uint8_t *emit_jrcxz(struct emitter *e) {
+    emit_u8(e, 0xe3);
+    emit_u8(e, 0);
+    return e->at;
+}
+
+void emit_here(struct emitter *e, uint8_t *branch) {
+    if (!e->overflow)
+        branch[-1] = (uint8_t)(e->at - branch);
+}
+
+static void emit_relative(struct emitter *e, uint64_t target) {
+    emit_u32(e, (uint32_t)(target - (emit_address(e) + 4)));
+}
+
+void emit_call(struct emitter *e, uint64_t target) {
+    emit_u8(e, 0xe8);
+    emit_relative(e, target);
+}
+
+void emit_jump(struct emitter *e, uint64_t target) {
+    emit_u8(e, 0xe9);
+    emit_relative(e, target);
+}
+
+uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target) {
+    static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+    unsigned pad = (unsigned)(3 - ((uintptr_t)e->at & 3));
+    emit_bytes(e, nops[pad], pad);
+    emit_u8(e, 0xe9);
+    uint8_t *displacement = e->at;
+    emit_relative(e, target ? target : emit_address(e) + 4);
+    return displacement;
+}
+
+void emit_jcc(struct emitter *e, unsigned condition, uint64_t target) {
+    emit_u8(e, 0x0f);
+    emit_u8(e, 0x80 | condition);
+    emit_relative(e, target);
+}
+
+uint8_t *emit_jcc_short(struct emitter *e, unsigned condition) {
+    emit_u8(e, 0x70 | condition);
+    emit_u8(e, 0);
+    return e->at;
+}

@@ -1,0 +1,89 @@
+/*
+ * A small x86-64 emitter: what the translator makes itself, as opposed to guest bytes that it copies.
+ *
+ * Writes go to a writable alias of the code cache; `delta` leads from it to the executable mapping, which is where
+ * relative displacements count. Nothing here changes guest flags when executed unless its name says so.
+ */
+#ifndef TRANSLATOR_EMIT_H
+#define TRANSLATOR_EMIT_H
+
+#include "cpu/cpu.h"
+
+/* Host registers in encoding order. */
+enum {
+    HOST_RAX, HOST_RCX, HOST_RDX, HOST_RBX, HOST_RSP, HOST_RBP, HOST_RSI, HOST_RDI,
+    HOST_R8, HOST_R9, HOST_R10, HOST_R11, HOST_R12, HOST_R13, HOST_R14, HOST_R15,
+    HOST_NONE = 0xff
+};
+
+/*
+ * What the translator keeps for itself: the base register R (cpu/cpu.h: below the tables, its low six bits are 12), two
+ * scratch registers, and rsp, which is the shadow stack. A is rcx because jrcxz is the branch that reads no flags.
+ */
+enum { REG_R = HOST_R13, REG_A = HOST_RCX, REG_S = HOST_R11 };
+
+/* Where a guest register lives: a host register, or HOST_NONE for cpu->hot.gpr[]. */
+extern const uint8_t host_register[CPU_REGISTERS];
+
+struct emitter {
+    uint8_t *at, *end; /* writable alias */
+    int64_t delta;     /* executable address - writable address */
+    bool overflow;     /* `end` was reached; nothing more is written */
+};
+
+struct emit_memory {
+    uint8_t base, index, scale; /* HOST_NONE: absent; scale 1, 2, 4, 8 */
+    int32_t displacement;
+};
+
+static inline void emit_u8(struct emitter *e, unsigned value) {
+    if (e->at < e->end)
+        *e->at++ = (uint8_t)value;
+    else
+        e->overflow = true;
+}
+void emit_u32(struct emitter *e, uint32_t value);
+void emit_u64(struct emitter *e, uint64_t value);
+void emit_bytes(struct emitter *e, const uint8_t *bytes, unsigned count);
+
+static inline uint64_t emit_address(const struct emitter *e) {
+    return (uint64_t)e->at + (uint64_t)e->delta;
+}
+
+/* ModRM (and SIB, displacement) for a memory operand; bits of base and index beyond 7 belong into REX. */
+void emit_modrm_memory(struct emitter *e, unsigned reg, const struct emit_memory *memory);
+/* opcode: 0xNN, 0x0FNN, 0x0F38NN; rex_w for 64-bit; prefix: 0 or 66h, F2h, F3h. byte_register: spl..dil need a REX. */
+void emit_op_memory(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg,
+                    const struct emit_memory *memory);
+void emit_op_register(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg, unsigned rm);
+
+void emit_mov(struct emitter *e, unsigned to, unsigned from);     /* 64 bits */
+void emit_mov32(struct emitter *e, unsigned to, unsigned from);   /* zero-extends */
+void emit_mov_immediate(struct emitter *e, unsigned to, uint64_t value);
+void emit_load(struct emitter *e, unsigned to, int32_t r_offset); /* 64 bits from [R + offset] */
+void emit_store(struct emitter *e, int32_t r_offset, unsigned from);
+void emit_load32(struct emitter *e, unsigned to, int32_t r_offset);
+void emit_store32(struct emitter *e, int32_t r_offset, unsigned from);
+void emit_lea(struct emitter *e, bool is_64, unsigned to, const struct emit_memory *memory);
+void emit_add_lea(struct emitter *e, unsigned to, unsigned a, unsigned b, int32_t displacement); /* to = a + b + d */
+void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from);
+void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count);
+void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count_register);
+void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsigned count_register);
+
+/* Branches. A label for a short forward branch is the address behind it. */
+uint8_t *emit_jrcxz(struct emitter *e);                  /* patched by emit_here */
+void emit_here(struct emitter *e, uint8_t *branch);
+void emit_call(struct emitter *e, uint64_t target);
+void emit_jump(struct emitter *e, uint64_t target);
+uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target); /* 5 bytes, displacement aligned to 4; its displacement */
+void emit_jcc(struct emitter *e, unsigned condition, uint64_t target);
+uint8_t *emit_jcc_short(struct emitter *e, unsigned condition);   /* patched by emit_here */
+
+/* Offsets of struct cpu from R, for the state pages in front of every view. */
+#define R_STATE(field) ((int32_t)(offsetof(struct cpu, field) - sizeof(struct cpu)) - 12)
+#define R_GPR(guest) (R_STATE(hot.gpr) + 8 * (int32_t)(guest))
+/* And of the view's tables. */
+#define R_TABLE(field) ((int32_t)offsetof(struct view_tables, field) - 12)
+
+#endif

@@ -1,0 +1,167 @@
+/*
+ * The translator's state for one machine, and the fast C functions that translated code leaves for.
+ *
+ * Threads: vCPUs look up blocks and link exits at any time; translating takes `lock`; whatever removes code (eviction,
+ * self-modification, a page becoming code while someone may write to it) happens with the world stopped, that is, with
+ * every other vCPU at its run loop and its return addresses known (translator/world.h).
+ */
+#ifndef TRANSLATOR_ENGINE_H
+#define TRANSLATOR_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "translator/code_cache.h"
+
+#define ENGINE_HASH (1u << 16)
+#define ENGINE_VCPUS 255
+
+/* Code that is made once: ways out of translated code and back (stubs.c). */
+struct stubs {
+    uint64_t enter;    /* void enter(struct cpu *, uint64_t host): returns when a C function answers 0 */
+    uint64_t miss;     /* SITE_READ, SITE_WRITE, SITE_SEGMENT; S is the address */
+    uint64_t helper;   /* S is the helper_call */
+    uint64_t exit;     /* SITE_EXIT, SITE_RAISE */
+    uint64_t indirect; /* S is the target */
+    uint64_t prepare;  /* slow access at S: answers the addend in A */
+    uint64_t commit;   /* ends a slow write */
+    uint64_t fault;    /* a host fault; the pushed address is that of the instruction */
+    uint64_t sentinel; /* what lies at the bottom of every shadow stack: as indirect */
+};
+
+/* Pages whose translated code was overwritten by someone else than a vCPU; dropped before any interrupt is taken. */
+struct stale_queue {
+    pthread_mutex_t mutex;
+    unsigned count;
+    bool overflow;
+    struct {
+        uint64_t page, lines;
+    } entry[64];
+};
+
+struct world {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    unsigned running;          /* vCPUs in translated code or in C functions called by it */
+    struct cpu *stopper;       /* who has stopped the others, NULL: nobody */
+    unsigned stop_waiters;
+};
+
+struct engine {
+    const struct trapeze_config *config;
+    struct machine_memory *memory;
+    struct code_cache cache;
+    struct stubs stubs;
+    pthread_mutex_t lock;      /* translation */
+    atomic_flag link_lock;
+    struct block *_Atomic hash[ENGINE_HASH];
+    struct cpu *vcpu[ENGINE_VCPUS];
+    unsigned vcpu_count;
+    struct world world;
+    struct stale_queue stale;
+    uint64_t vector_mask;      /* XSAVE components that belong to the guest */
+    struct trapeze_statistics statistics; /* of the translator itself, under lock */
+    struct trapeze_log log;
+    struct decoder *decoder;
+};
+
+/* The translator's part of struct cpu (cpu->translator). */
+struct cpu_translator {
+    bool slow;                 /* the next block runs one instruction with slow accesses */
+    bool user_stack;           /* the shadow stack in use is that of CPL 3 */
+    bool missing;              /* engine_dispatch found no block for missing_physical, missing_key */
+    uint32_t missing_key;
+    uint64_t missing_physical;
+    uint32_t latched;          /* requests taken but not yet served */
+    uint32_t stack_key;        /* mode key without CPL that the shadow stacks were filled under */
+    uint32_t space_changes;    /* cpu->space_changes they were filled under */
+    uint64_t stack_base[2];    /* supervisor's, user's: address of the sentinel */
+    uint64_t stack_limit[2];   /* lowest usable address; guard pages lie below */
+    uint64_t saved_user_stack;
+    struct site *link_site;    /* exit to link once its target is known */
+    uint64_t link_rip;
+    uint64_t pending_write;    /* slow write between prepare and commit: bytes, 0: none */
+    uint64_t range[12];        /* struct cpu_range of it */
+    struct {
+        uint64_t rip, address;
+        int signal, code;
+    } fault;                   /* the last host fault */
+    _Alignas(64) uint8_t bounce[256];
+};
+
+static inline struct cpu_translator *cpu_translator(struct cpu *cpu) {
+    _Static_assert(sizeof(struct cpu_translator) <= sizeof cpu->translator, "struct cpu has too little room");
+    return (struct cpu_translator *)&cpu->translator;
+}
+
+/* ---- find.c (light) ---- */
+struct block *engine_find(struct engine *engine, uint64_t physical, uint64_t rip, uint32_t key, struct cpu *cpu);
+/* Patches an exit to go straight to the block, where that is sound. */
+void engine_link(struct engine *engine, struct cpu *cpu, struct site *site, struct block *to);
+
+static inline unsigned engine_hash(uint64_t physical, uint64_t rip, uint32_t key) {
+    uint64_t mixed = (physical ^ (rip << 20) ^ ((uint64_t)key << 40)) * 0x9e3779b97f4a7c15ull;
+    return (unsigned)(mixed >> 48) & (ENGINE_HASH - 1);
+}
+
+/* ---- dispatch.c (light): called by the stubs; the host address to go on at, or 0 to return from `enter` ---- */
+uint64_t engine_miss(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_helper(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_exit(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_commit(struct cpu *cpu, uint64_t return_address);
+uint64_t engine_fault(struct cpu *cpu, uint64_t return_address);
+/* Full state: the host code for cpu->hot.rip, or 0 when the run loop has to do something first. */
+uint64_t engine_dispatch(struct cpu *cpu);
+/* Runs translated code from `host` on until a C function answers 0. */
+void engine_enter(struct cpu *cpu, uint64_t host);
+uint64_t engine_call_full(struct cpu *cpu, uint64_t (*fn)(void *), void *argument);
+/* Makes the shadow stacks empty. */
+void engine_reset_stacks(struct cpu *cpu);
+
+/* ---- stubs.c ---- */
+bool stubs_create(struct engine *engine);
+
+/* ---- translate.c: holds engine->lock ---- */
+/*
+ * Translates the instructions at cpu->hot.rip, which lie at `physical`; its page is marked as code. NULL: *result says
+ * why: CPU_FAULT (deliver the exception), CPU_STOP (mark *needed_page as code, then try again), or CPU_NEXT (the chunk of
+ * the cache is full).
+ */
+struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
+                              enum cpu_result *result, uint64_t *needed_page);
+
+/* ---- invalidate.c: the world is stopped ---- */
+void invalidate_lines(struct engine *engine, uint64_t physical_page, uint64_t lines);
+void invalidate_all(struct engine *engine);
+/* Forgets the blocks of the cache's next chunk and starts to fill it. */
+void invalidate_next_chunk(struct engine *engine);
+/* Adds a block to the look-up tables. */
+void engine_insert(struct engine *engine, struct block *block);
+/* Marks a page as code before its bytes are read. False: a vCPU may still write to it directly, so stop the world and
+   call invalidate_writes. */
+bool engine_mark_code(struct engine *engine, uint64_t physical_page);
+bool engine_is_code(struct engine *engine, uint64_t physical_page);
+void invalidate_writes(struct engine *engine, uint64_t physical_page);
+
+/* ---- world.c ---- */
+/* Before and after translated code may run on this thread; waits while the world is stopped. */
+void world_enter(struct engine *engine, struct cpu *cpu);
+void world_leave(struct engine *engine);
+/* Stops every vCPU at its run loop. The caller holds engine->lock and is not inside world_enter. */
+void world_stop(struct engine *engine, struct cpu *cpu);
+void world_resume(struct engine *engine);
+/* ORs a request into a vCPU's word and gets it out of translated code or sleep. Any thread. */
+void engine_wake(struct cpu *cpu, uint32_t request);
+
+/* ---- signals.c ---- */
+/* Installs the handlers of the process, once. */
+bool signals_install(void);
+/* This thread runs `cpu` from now on (NULL: no longer), with a signal stack of its own. */
+bool signals_attach(struct cpu *cpu);
+
+/* ---- run.c ---- */
+void engine_run(struct cpu *cpu, struct trapeze_exit *exit);
+
+#endif

@@ -1,0 +1,175 @@
+/*
+ * The run loop of a vCPU: requests and interrupts first, then sleep where it is halted, then translated code, then
+ * whatever translated code could not do. Here the guest's state is whole and nothing of the code cache is on the stack,
+ * so this is where a vCPU stands when the world stops.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/mode.h"
+#include "cpu/ops.h"
+#include "cpu/views.h"
+#include "translator/engine.h"
+
+/* ---- Overwritten code ---- */
+
+static void drop_stale(struct engine *engine, struct cpu *cpu) {
+    pthread_mutex_lock(&engine->lock);
+    world_stop(engine, cpu);
+    struct stale_queue *queue = &engine->stale;
+    pthread_mutex_lock(&queue->mutex);
+    if (cpu->stale_overflow || queue->overflow)
+        invalidate_all(engine);
+    for (unsigned i = 0; i < cpu->stale_count; i++)
+        invalidate_lines(engine, cpu->stale[i].page, cpu->stale[i].lines);
+    for (unsigned i = 0; i < queue->count; i++)
+        invalidate_lines(engine, queue->entry[i].page, queue->entry[i].lines);
+    cpu->stale_count = queue->count = 0;
+    cpu->stale_overflow = queue->overflow = false;
+    pthread_mutex_unlock(&queue->mutex);
+    world_resume(engine);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- Requests ---- */
+
+static void take_requests(struct cpu *cpu) {
+    __atomic_store_n(&cpu->hot.run, 1, __ATOMIC_SEQ_CST);
+    cpu_translator(cpu)->latched |= atomic_exchange(&cpu->requests, 0);
+}
+
+static void start_processor(struct cpu *cpu) {
+    uint32_t *latched = &cpu_translator(cpu)->latched;
+    if (*latched & REQUEST_RESET) {
+        *latched &= ~(uint32_t)(REQUEST_RESET | REQUEST_INIT | REQUEST_SIPI | REQUEST_NMI);
+        cpu_reset(cpu);
+        return;
+    }
+    if (*latched & REQUEST_INIT) {
+        *latched &= ~(uint32_t)REQUEST_INIT;
+        cpu_init(cpu);
+    }
+    if (*latched & REQUEST_SIPI) {
+        *latched &= ~(uint32_t)REQUEST_SIPI;
+        if (cpu->waiting_for_sipi)
+            cpu_start(cpu, cpu->sipi_vector);
+    }
+}
+
+/* Delivers what is pending and allowed. CPU_STOP: shutdown. */
+static enum cpu_result deliver_pending(struct cpu *cpu) {
+    uint32_t *latched = &cpu_translator(cpu)->latched;
+    if (cpu->waiting_for_sipi || cpu->interrupt_shadow)
+        return CPU_NEXT;
+    if ((*latched & REQUEST_NMI) && !cpu->nmi_blocked) {
+        *latched &= ~(uint32_t)REQUEST_NMI;
+        cpu->statistics.interrupts++;
+        return cpu_deliver_nmi(cpu);
+    }
+    if (!(cpu->hot.rflags & FLAG_IF) || !atomic_load(&cpu->intr))
+        return CPU_NEXT;
+    const struct trapeze_interrupt_controller *controller = &cpu->interrupt_controller;
+    int vector = controller->acknowledge ? controller->acknowledge(controller->opaque) : -1;
+    if (vector < 0)
+        return CPU_NEXT;
+    cpu->statistics.interrupts++;
+    return cpu_deliver_interrupt(cpu, (unsigned)vector);
+}
+
+static bool may_wake(const struct cpu *cpu) {
+    if (cpu->waiting_for_sipi)
+        return false;
+    return !cpu->halted;
+}
+
+static void sleep_until_request(struct cpu *cpu) {
+    syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+}
+
+/* ---- Translation ---- */
+
+static bool mark_page(struct engine *engine, struct cpu *cpu, uint64_t page) {
+    if (engine_mark_code(engine, page))
+        return true;
+    world_stop(engine, cpu);
+    invalidate_writes(engine, page);
+    world_resume(engine);
+    return true;
+}
+
+/* Makes the block that engine_dispatch missed. CPU_STOP: shutdown while delivering a fetch fault. */
+static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    uint64_t physical = translator->missing_physical, needed = physical & ~MEMORY_PAGE_MASK;
+    enum cpu_result result = CPU_NEXT;
+    pthread_mutex_lock(&engine->lock);
+    struct block *block = engine_find(engine, physical, cpu->hot.rip, translator->missing_key, cpu);
+    while (!block) {
+        mark_page(engine, cpu, needed);
+        mark_page(engine, cpu, physical & ~MEMORY_PAGE_MASK);
+        block = translate_block(engine, cpu, physical, translator->missing_key, &result, &needed);
+        if (block)
+            engine_insert(engine, block);
+        else if (result == CPU_FAULT)
+            break;
+        else if (result == CPU_NEXT) {
+            world_stop(engine, cpu);
+            invalidate_next_chunk(engine);
+            world_resume(engine);
+            needed = physical & ~MEMORY_PAGE_MASK;
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return result == CPU_FAULT ? cpu_deliver_exception(cpu) : CPU_NEXT;
+}
+
+/* ---- The loop ---- */
+
+static void run_translated(struct engine *engine, struct cpu *cpu) {
+    cpu->stop = CPU_STOP_NONE;
+    cpu_translator(cpu)->missing = false;
+    world_enter(engine, cpu);
+    uint64_t host = engine_dispatch(cpu);
+    if (host)
+        engine_enter(cpu, host);
+    world_leave(engine);
+}
+
+void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
+    struct engine *engine = cpu->engine;
+    struct cpu_translator *translator = cpu_translator(cpu);
+    for (;;) {
+        take_requests(cpu);
+        if (translator->latched & REQUEST_STALE) {
+            translator->latched &= ~(uint32_t)REQUEST_STALE;
+            drop_stale(engine, cpu);
+        }
+        start_processor(cpu);
+        if (translator->latched & REQUEST_KICK) {
+            translator->latched &= ~(uint32_t)REQUEST_KICK;
+            exit->reason = TRAPEZE_EXIT_KICKED;
+            return;
+        }
+        enum cpu_result result = deliver_pending(cpu);
+        if (result == CPU_NEXT && !may_wake(cpu)) {
+            sleep_until_request(cpu);
+            continue;
+        }
+        if (result != CPU_STOP) {
+            run_translated(engine, cpu);
+            if (cpu->stop == CPU_STOP_HALT)
+                cpu->halted = true;
+            if (cpu->stop == CPU_STOP_NONE && translator->missing)
+                result = translate_missing(engine, cpu);
+            else
+                result = cpu->stop == CPU_STOP_SHUTDOWN ? CPU_STOP : CPU_NEXT;
+        }
+        if (result == CPU_STOP) {
+            exit->reason = TRAPEZE_EXIT_SHUTDOWN;
+            return;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+/* PUSH, POP, LEAVE, and what CALL and RET do to the guest's stack: memory first, then the stack pointer. */
+#include "translator/translation.h"
+
+enum { VALUE_SLOT = 2 }; /* hot.scratch: a value between two accesses of one instruction */
+
+#define R_VALUE (R_STATE(hot.scratch) + 8 * VALUE_SLOT)
+
+static unsigned stack_bytes(const struct translation *t) {
+    return (t->key & MODE_CODE) == MODE_CODE64 ? 8 : t->key & MODE_STACK32 ? 4 : 2;
+}
+
+/* [guest register + displacement] on the stack segment, wrapped to the stack's width. */
+static struct address stack_address(const struct translation *t, unsigned base, int32_t displacement) {
+    return (struct address){.segment = CPU_SS, .base = (uint8_t)base, .index = CPU_NO_REGISTER, .scale = 1,
+                            .size = (uint8_t)stack_bytes(t), .displacement = displacement};
+}
+
+/* to (a host register) = from + displacement in the stack's width; the rest of `to` stays in 16 bits. */
+static void emit_stack_add(struct translation *t, unsigned to, unsigned from, int32_t displacement) {
+    struct emit_memory sum = {(uint8_t)from, HOST_NONE, 1, displacement};
+    switch (stack_bytes(t)) {
+    case 8:
+        emit_lea(&t->e, true, to, &sum);
+        break;
+    case 4:
+        emit_lea(&t->e, false, to, &sum);
+        break;
+    default:
+        emit_lea(&t->e, false, REG_A, &sum);
+        emit_op_register(&t->e, 0x66, false, 0x8b, to, REG_A);
+    }
+}
+
+static void emit_move_sp(struct translation *t, int32_t displacement) {
+    emit_stack_add(t, host_register[CPU_RSP], host_register[CPU_RSP], displacement);
+}
+
+static void emit_value_load(struct translation *t, unsigned bytes, unsigned to, const struct emit_memory *from) {
+    if (bytes == 2)
+        emit_op_memory(&t->e, 0, false, 0x0fb7, to, from);
+    else
+        emit_op_memory(&t->e, 0, bytes == 8, 0x8b, to, from);
+}
+
+static void emit_value_store(struct translation *t, unsigned bytes, unsigned from, const struct emit_memory *to) {
+    emit_op_memory(&t->e, bytes == 2 ? 0x66 : 0, bytes == 8, 0x89, from, to);
+}
+
+/* Opens a store of `bytes` below the stack pointer. */
+static void emit_push_access(struct translation *t, unsigned bytes) {
+    struct address address = stack_address(t, CPU_RSP, -(int32_t)bytes);
+    emit_offset(t, &address);
+    emit_access(t, &address, bytes, MEMORY_WRITE);
+}
+
+static void emit_push_done(struct translation *t, unsigned bytes) {
+    emit_access_done(t, MEMORY_WRITE);
+    emit_move_sp(t, -(int32_t)bytes);
+}
+
+void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
+    struct emitter *e = &t->e;
+    emit_push_access(t, bytes);
+    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    if (bytes == 8 && (uint64_t)(int32_t)value != value) {
+        emit_add_lea(e, REG_A, REG_S, REG_A, 0);
+        emit_mov_immediate(e, REG_S, value);
+        place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
+        emit_value_store(t, 8, REG_S, &place);
+    } else {
+        emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0xc7, 0, &place);
+        if (bytes == 2) {
+            emit_u8(e, value & 0xff);
+            emit_u8(e, value >> 8 & 0xff);
+        } else {
+            emit_u32(e, (uint32_t)value);
+        }
+    }
+    emit_push_done(t, bytes);
+}
+
+/* Stores S' value from its slot, or a register, at the open access. */
+static void emit_store_value(struct translation *t, unsigned bytes, unsigned guest) {
+    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    if (guest != CPU_NO_REGISTER && host_register[guest] != HOST_NONE) {
+        emit_value_store(t, bytes, host_register[guest], &place);
+        return;
+    }
+    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+    emit_load(&t->e, REG_S, guest == CPU_NO_REGISTER ? R_VALUE : R_GPR(guest));
+    place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
+    emit_value_store(t, bytes, REG_S, &place);
+}
+
+void translate_push(struct translation *t) {
+    const ZydisDecodedOperand *operand = &t->in.operand[0];
+    unsigned bytes = t->in.z.operand_width / 8;
+    if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_push_constant(t, operand->imm.value.u, bytes);
+        return;
+    }
+    unsigned guest = CPU_NO_REGISTER;
+    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        emit_operand_access(t, operand, MEMORY_READ);
+        struct emit_memory place = {REG_S, REG_A, 1, 0};
+        emit_value_load(t, bytes, REG_S, &place);
+        emit_store(&t->e, R_VALUE, REG_S);
+    } else {
+        bool high;
+        guest = decode_gpr(operand->reg.value, &high);
+    }
+    emit_push_access(t, bytes);
+    emit_store_value(t, bytes, guest);
+    emit_push_done(t, bytes);
+}
+
+void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
+    struct address address = stack_address(t, CPU_RSP, 0);
+    emit_offset(t, &address);
+    emit_access(t, &address, bytes, MEMORY_READ);
+    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    emit_value_load(t, bytes, REG_S, &place);
+    emit_move_sp(t, (int32_t)(bytes + release));
+}
+
+/* A guest register = S, of 2, 4 or 8 bytes. */
+static void emit_set_guest(struct translation *t, unsigned guest, unsigned bytes) {
+    unsigned host = host_register[guest];
+    if (host == HOST_NONE) {
+        struct emit_memory slot = {REG_R, HOST_NONE, 1, R_GPR(guest)};
+        emit_value_store(t, bytes == 2 ? 2 : 8, REG_S, &slot);
+    } else if (bytes == 2) {
+        emit_op_register(&t->e, 0x66, false, 0x8b, host, REG_S);
+    } else {
+        emit_mov(&t->e, host, REG_S);
+    }
+}
+
+void translate_pop(struct translation *t) {
+    const ZydisDecodedOperand *operand = &t->in.operand[0];
+    unsigned bytes = t->in.z.operand_width / 8;
+    bool high;
+    if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        emit_pop_to_s(t, bytes, 0);
+        emit_set_guest(t, decode_gpr(operand->reg.value, &high), bytes);
+        return;
+    }
+    struct address top = stack_address(t, CPU_RSP, 0);
+    emit_offset(t, &top);
+    emit_access(t, &top, bytes, MEMORY_READ);
+    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    emit_value_load(t, bytes, REG_S, &place);
+    emit_store(&t->e, R_VALUE, REG_S);
+    struct address to = address_of(t, operand);
+    if (to.base == CPU_RSP)
+        to.displacement += bytes; /* the address counts with the new stack pointer */
+    emit_offset(t, &to);
+    emit_access(t, &to, bytes, MEMORY_WRITE);
+    emit_store_value(t, bytes, CPU_NO_REGISTER);
+    emit_access_done(t, MEMORY_WRITE);
+    emit_move_sp(t, (int32_t)bytes);
+}
+
+void translate_leave(struct translation *t) {
+    unsigned bytes = t->in.z.operand_width / 8;
+    struct address frame = stack_address(t, CPU_RBP, 0);
+    emit_offset(t, &frame);
+    emit_access(t, &frame, bytes, MEMORY_READ);
+    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    emit_value_load(t, bytes, REG_S, &place);
+    emit_stack_add(t, host_register[CPU_RSP], host_register[CPU_RBP], (int32_t)bytes);
+    emit_set_guest(t, CPU_RBP, bytes);
+}

@@ -1,0 +1,151 @@
+/*
+ * The ways out of translated code into C and back, made once per machine.
+ *
+ * Out: guest registers go to cpu->hot.gpr, flags to raw_flags, the two scratch registers to hot.scratch; the C function
+ * runs on the stack that `enter` was called on. Back: everything is loaded again, R from the view that is current then.
+ */
+#include "translator/engine.h"
+
+enum { SCRATCH_A = 0, SCRATCH_S = 1 };
+
+#define R_SCRATCH(i) (R_STATE(hot.scratch) + 8 * (i))
+#define CPU_OFFSET(field) ((int32_t)offsetof(struct cpu, field))
+
+static struct emit_memory at(unsigned base, int32_t displacement) {
+    return (struct emit_memory){(uint8_t)base, HOST_NONE, 1, displacement};
+}
+
+static void load_from(struct emitter *e, unsigned to, unsigned base, int32_t offset) {
+    struct emit_memory memory = at(base, offset);
+    emit_op_memory(e, 0, true, 0x8b, to, &memory);
+}
+
+static void store_to(struct emitter *e, unsigned base, int32_t offset, unsigned from) {
+    struct emit_memory memory = at(base, offset);
+    emit_op_memory(e, 0, true, 0x89, from, &memory);
+}
+
+static void push(struct emitter *e, unsigned reg) {
+    if (reg > 7)
+        emit_u8(e, 0x41);
+    emit_u8(e, 0x50 | (reg & 7));
+}
+
+static void pop(struct emitter *e, unsigned reg) {
+    if (reg > 7)
+        emit_u8(e, 0x41);
+    emit_u8(e, 0x58 | (reg & 7));
+}
+
+static const uint8_t callee_saved[] = {HOST_RBX, HOST_RBP, HOST_R12, HOST_R13, HOST_R14, HOST_R15};
+
+/* Loads flags (clobbers rax, rcx) and guest registers, with the cpu in rbx and the host address in scratch S's slot. */
+static void emit_resume(struct emitter *e) {
+    /* R = cpu->hot.view->tables + 12 */
+    load_from(e, REG_R, HOST_RBX, CPU_OFFSET(hot.view));
+    load_from(e, REG_R, REG_R, (int32_t)offsetof(struct view, tables));
+    struct emit_memory base = at(REG_R, 12);
+    emit_lea(e, true, REG_R, &base);
+    emit_load(e, HOST_RSP, R_STATE(hot.shadow_stack));
+
+    /* Arithmetic flags: sahf for all but OF, which 7Fh + 1 makes. DF is seldom set. */
+    emit_load(e, HOST_RCX, R_STATE(hot.raw_flags));
+    static const uint8_t test_df[] = {0xf6, 0xc5, 0x04}; /* test ch, 4 */
+    emit_bytes(e, test_df, sizeof test_df);
+    uint8_t *slow = emit_jcc_short(e, 5);
+    static const uint8_t make_of[] = {
+        0x89, 0xc8,       /* mov eax, ecx */
+        0xc1, 0xe8, 0x0b, /* shr eax, 11 */
+        0x83, 0xe0, 0x01, /* and eax, 1 */
+        0x88, 0xcc,       /* mov ah, cl */
+        0x04, 0x7f,       /* add al, 7fh */
+        0x9e,             /* sahf */
+    };
+    emit_bytes(e, make_of, sizeof make_of);
+    uint8_t *common_short;
+    emit_u8(e, 0xeb);
+    emit_u8(e, 0);
+    common_short = e->at;
+    emit_here(e, slow);
+    emit_u8(e, 0x51); /* push rcx */
+    emit_u8(e, 0x9d); /* popfq */
+    emit_here(e, common_short);
+
+    for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
+        if (host_register[guest] != HOST_NONE)
+            emit_load(e, host_register[guest], R_GPR(guest));
+    emit_load(e, REG_A, R_SCRATCH(SCRATCH_A));
+    struct emit_memory target = at(REG_R, R_STATE(hot.raw));
+    emit_load(e, REG_S, R_SCRATCH(SCRATCH_S));
+    emit_op_memory(e, 0, false, 0xff, 4, &target); /* jmp [hot.raw[0]] */
+}
+
+/* Saves everything, calls function(cpu, return address), and goes where it says. */
+static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu *, uint64_t), uint64_t leave) {
+    uint64_t start = emit_address(e);
+    for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
+        if (host_register[guest] != HOST_NONE)
+            emit_store(e, R_GPR(guest), host_register[guest]);
+    emit_store(e, R_SCRATCH(SCRATCH_A), REG_A);
+    emit_store(e, R_SCRATCH(SCRATCH_S), REG_S);
+    pop(e, HOST_RSI);  /* the return address */
+    emit_u8(e, 0x9c);  /* pushfq */
+    pop(e, HOST_RAX);
+    emit_store(e, R_STATE(hot.raw_flags), HOST_RAX);
+    emit_u8(e, 0xfc);  /* cld */
+    emit_store(e, R_STATE(hot.shadow_stack), HOST_RSP);
+    emit_load(e, HOST_RBX, R_STATE(hot.self));
+    emit_load(e, HOST_RSP, R_STATE(hot.c_stack));
+    emit_mov(e, HOST_RDI, HOST_RBX);
+    emit_mov_immediate(e, HOST_RAX, (uint64_t)function);
+    emit_u8(e, 0xff);  /* call rax */
+    emit_u8(e, 0xd0);
+    static const uint8_t test_rax[] = {0x48, 0x85, 0xc0};
+    emit_bytes(e, test_rax, sizeof test_rax);
+    emit_jcc(e, 4, leave);
+    store_to(e, HOST_RBX, CPU_OFFSET(hot.raw), HOST_RAX);
+    emit_resume(e);
+    return start;
+}
+
+/* void enter(struct cpu *cpu, uint64_t host), and the way to return from it. */
+static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) {
+    stubs->enter = emit_address(e);
+    for (unsigned i = 0; i < sizeof callee_saved; i++)
+        push(e, callee_saved[i]);
+    static const uint8_t align[] = {0x48, 0x83, 0xec, 0x08}; /* sub rsp, 8: calls from here are aligned */
+    emit_bytes(e, align, sizeof align);
+    emit_mov(e, HOST_RBX, HOST_RDI);
+    store_to(e, HOST_RBX, CPU_OFFSET(hot.c_stack), HOST_RSP);
+    store_to(e, HOST_RBX, CPU_OFFSET(hot.raw), HOST_RSI);
+    emit_resume(e);
+
+    *leave = emit_address(e);
+    static const uint8_t unalign[] = {0x48, 0x83, 0xc4, 0x08}; /* add rsp, 8 */
+    emit_bytes(e, unalign, sizeof unalign);
+    for (unsigned i = sizeof callee_saved; i-- > 0;)
+        pop(e, callee_saved[i]);
+    emit_u8(e, 0xc3);
+}
+
+bool stubs_create(struct engine *engine) {
+    struct emitter e;
+    if (!code_cache_reserve(&engine->cache, 8192, &e))
+        return false;
+    struct stubs *stubs = &engine->stubs;
+    uint64_t leave;
+    emit_enter(&e, stubs, &leave);
+    stubs->miss = emit_way_out(&e, engine_miss, leave);
+    stubs->helper = emit_way_out(&e, engine_helper, leave);
+    stubs->exit = emit_way_out(&e, engine_exit, leave);
+    stubs->indirect = emit_way_out(&e, engine_indirect, leave);
+    stubs->prepare = emit_way_out(&e, engine_prepare, leave);
+    stubs->commit = emit_way_out(&e, engine_commit, leave);
+    stubs->fault = emit_way_out(&e, engine_fault, leave);
+    stubs->sentinel = emit_address(&e);
+    /* Got here by ret: the stack pointer is back at the sentinel's slot after the call pushes its own address. */
+    emit_call(&e, stubs->indirect);
+    engine->cache.stub_size = (uint32_t)((e.at - engine->cache.write + 63) & ~63);
+    engine->cache.chunk[0].used = engine->cache.stub_size;
+    return !e.overflow;
+}

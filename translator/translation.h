@@ -1,0 +1,167 @@
+/*
+ * A translation in progress: one block, instruction by instruction. What the files of the rewriter share.
+ *
+ * decode.c fills `in`, rules.c says what to do with it, and the emit functions here append host code. The order within
+ * an instruction is always: everything that can fault, then every change of guest state.
+ */
+#ifndef TRANSLATOR_TRANSLATION_H
+#define TRANSLATOR_TRANSLATION_H
+
+#include <Zydis/Zydis.h>
+
+#include "cpu/mode.h"
+#include "cpu/model.h"
+#include "cpu/ops.h"
+#include "translator/engine.h"
+
+#define BLOCK_INSTRUCTIONS 40
+#define BLOCK_SITES 256
+#define BLOCK_ROOM 24576   /* bytes of host code that a block may need */
+#define INSTRUCTION_ROOM 1024
+
+/* Which control bits and registers an instruction depends on. */
+enum rule_class {
+    CLASS_INTEGER,
+    CLASS_VEX_INTEGER, /* BMI: VEX-encoded, but no vector state */
+    CLASS_X87,
+    CLASS_MMX,
+    CLASS_SSE,
+    CLASS_AVX,
+    CLASS_AVX512,
+};
+
+enum rule_kind {
+    RULE_NONE,     /* not known: #UD, counted */
+    RULE_COPY,     /* the host runs it, on the guest's operands */
+    RULE_HELPER,   /* a C function runs it */
+    RULE_NOTHING,  /* no effect that a guest can see: NOP, prefetch */
+    RULE_UD,       /* #UD by definition */
+    RULE_JUMP, RULE_JCC, RULE_CALL, RULE_RET, RULE_LOOP,
+    RULE_PUSH, RULE_POP, RULE_LEAVE, RULE_LEA, RULE_BIT, RULE_XLAT,
+};
+
+enum { RULE_ENDS_BLOCK = 1, RULE_USER = 2 };
+
+struct rule {
+    uint8_t kind, class, flags;
+    uint16_t feature; /* enum cpu_feature; without it the instruction is #UD */
+    cpu_op_function *function;
+};
+
+struct instruction {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+    uint64_t rip;
+    uint8_t bytes[16];
+    struct rule rule;
+};
+
+/* A jump to code at the end of the block: a short branch to patch, and an exit to emit there. */
+struct late_exit {
+    uint8_t *branch;      /* of emit_jrcxz, or NULL */
+    uint8_t *call;        /* displacement of a 32-bit call or jcc to patch, or NULL */
+    uint64_t target;
+    bool is_indirect;     /* leave by S instead of for target */
+    uint8_t *linkable;    /* displacement that linking patches, or NULL */
+};
+
+struct translation {
+    struct engine *engine;
+    struct cpu *cpu;
+    struct emitter e;
+    uint32_t key;
+    uint64_t start_rip;
+    uint8_t *start;
+    struct block *block;
+    struct instruction in;
+    struct site sites[BLOCK_SITES];
+    unsigned site_count;
+    struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
+    unsigned instruction_count;
+    struct late_exit late[4];
+    unsigned late_count;
+    bool ended, failed;
+};
+
+/* ---- decode.c ---- */
+struct decoder;
+struct decoder *decoder_create(const struct cpu_model *model);
+void decoder_destroy(struct decoder *decoder);
+/* Decodes up to 15 bytes. False: they are no instruction, in[0].z.length tells nothing. */
+bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
+            struct instruction *in);
+/* The general register behind an operand, 0..15, or CPU_NO_REGISTER; *high for AH..BH. */
+unsigned decode_gpr(ZydisRegister reg, bool *high);
+unsigned decode_segment(ZydisRegister reg);
+void decode_op(const struct translation *t, struct cpu_op *op);
+static inline unsigned code_bits(uint32_t key) {
+    return (key & MODE_CODE) == MODE_CODE64 ? 64 : (key & MODE_CODE) == MODE_CODE32 ? 32 : 16;
+}
+
+/* ---- rules.c ---- */
+/* Fills index[ZYDIS_MNEMONIC_MAX_VALUE + 1], zeroed by the caller, for rule_find. */
+void rules_index(uint8_t index[]);
+struct rule rule_find(const uint8_t index[], const struct instruction *in);
+
+/* ---- memory_form.c ---- */
+enum memory_kind { MEMORY_READ, MEMORY_WRITE, MEMORY_MODIFY };
+/* An address before segmentation; registers are guest ones. */
+struct address {
+    uint8_t segment, base, index, scale, size; /* size: 2, 4 or 8 bytes of address */
+    int64_t displacement;
+    bool is_constant;                          /* displacement is the whole offset (rip-relative, moffs) */
+};
+/* The explicit memory operand of the instruction. */
+struct address address_of(const struct translation *t, const ZydisDecodedOperand *operand);
+/* S = offset within the segment. Uses A. */
+void emit_offset(struct translation *t, const struct address *address);
+/* From S = offset to A = addend, so that [S + A] is the host address of `size` bytes; may leave for a fault. */
+void emit_access(struct translation *t, const struct address *address, unsigned size, enum memory_kind kind);
+/* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
+void emit_access_done(struct translation *t, enum memory_kind kind);
+/* All of the former for the instruction's operand: S + A is the host address. */
+void emit_operand_access(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
+
+/* ---- copy.c ---- */
+void translate_copy(struct translation *t);
+
+/* ---- stack.c ---- */
+void translate_push(struct translation *t);
+void translate_pop(struct translation *t);
+void translate_leave(struct translation *t);
+/* Pushes the register (S is free to hold it) or the constant, as CALL does; `bytes` wide. */
+void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes);
+/* S = the popped value; then the stack pointer moves by bytes + release. */
+void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release);
+
+/* ---- branch.c ---- */
+void translate_jump(struct translation *t);
+void translate_jcc(struct translation *t);
+void translate_call(struct translation *t);
+void translate_ret(struct translation *t);
+void translate_loop(struct translation *t);
+/* Ends the block by going on at `target`. */
+void emit_exit(struct translation *t, uint64_t target);
+void emit_late_exits(struct translation *t);
+
+/* ---- translate.c ---- */
+void emit_helper(struct translation *t, cpu_op_function *function, bool ends_block, bool is_user);
+void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing);
+struct site *add_site(struct translation *t, enum site_kind kind);
+
+/* ---- values ---- */
+static inline uint16_t host_offset(const struct translation *t) {
+    return (uint16_t)(t->e.at - t->start);
+}
+static inline uint64_t next_rip(const struct translation *t) {
+    return t->in.rip + t->in.z.length;
+}
+/* A guest register as a host register: itself, or loaded into `scratch`. */
+static inline unsigned emit_guest(struct translation *t, unsigned guest, unsigned scratch) {
+    if (host_register[guest] != HOST_NONE)
+        return host_register[guest];
+    emit_load(&t->e, scratch, R_GPR(guest));
+    return scratch;
+}
+
+#endif
