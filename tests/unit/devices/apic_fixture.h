@@ -5,12 +5,12 @@
 #ifndef TESTS_UNIT_DEVICES_APIC_FIXTURE_H
 #define TESTS_UNIT_DEVICES_APIC_FIXTURE_H
 
-#include <check.h>
 #include <string.h>
 
 #include "devices/apic_bus.h"
 #include "devices/ioapic.h"
 #include "devices/lapic.h"
+#include "tests/unit/devices/device_test.h"
 
 enum { FIXTURE_CPUS = 4 };
 
@@ -152,15 +152,6 @@ static inline bool msr_is_readable(struct apic_fixture *fixture, unsigned cpu, u
 static inline int acknowledge(struct apic_fixture *fixture, unsigned cpu) {
     const struct trapeze_interrupt_controller controller = lapic_controller(fixture->cpu[cpu].lapic);
     return controller.acknowledge(controller.opaque);
-}
-
-/* Runs a test's functions as one Check suite; what `main` returns. */
-static inline int run_suite(Suite *suite) {
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
 }
 
 #endif

@@ -1,8 +1,7 @@
 /* ACPI fixed hardware and the reset control register, driven by ports and a stepped clock. */
-#include <check.h>
-
 #include "devices/acpi_pm.h"
 #include "devices/reset_control.h"
+#include "tests/unit/devices/device_test.h"
 
 enum { BASE = 0x600, MSB_NS = 2343484437 }; /* 2^23 ticks of 3.579545 MHz */
 
@@ -226,9 +225,5 @@ int main(void) {
     tcase_add_test(tests, garbage_does_no_harm);
     tcase_add_test(tests, reset_control_fires_when_bit_2_rises);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

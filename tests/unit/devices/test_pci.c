@@ -1,9 +1,10 @@
 /* PCI configuration mechanism 1, BARs on the bus, INTx routing, the chipset's functions and pci-testdev. */
-#include <check.h>
 #include <string.h>
 
 #include "devices/pci_host.h"
+#include "devices/pci_testdev.h"
 #include "devices/reset_control.h"
+#include "tests/unit/devices/device_test.h"
 
 static struct bus *bus;
 static struct clock *test_clock;
@@ -322,6 +323,39 @@ START_TEST(set_up_leaves_what_firmware_leaves) {
 }
 END_TEST
 
+/* Runs the tests of one window as a guest does; the number of tests that counted all their writes. */
+static unsigned run_testdev(enum trapeze_space space, uint64_t base) {
+    unsigned passed = 0;
+    for (unsigned test = 0; test < 256; test++) {
+        uint64_t width, offset, data, count;
+        bus_write(bus, space, base, 1, test);
+        bus_read(bus, space, base + 1, 1, &width);
+        if (width != 1 && width != 2 && width != 4)
+            break;
+        bus_read(bus, space, base + 4, 4, &offset);
+        bus_read(bus, space, base + 8, 4, &data);
+        for (unsigned i = 0; i < 16; i++)
+            bus_write(bus, space, base + offset, (unsigned)width, data);
+        bus_write(bus, space, base + offset, width == 4 ? 1 : 4, data); /* the wrong width */
+        bus_read(bus, space, base + 12, 4, &count);
+        passed += count == 16;
+    }
+    return passed;
+}
+
+START_TEST(testdev_counts_writes_of_its_tests) {
+    struct pci_testdev *testdev = pci_testdev_create(pci_host_bus(host), 3);
+    ck_assert_ptr_nonnull(testdev);
+    ck_assert_ptr_null(pci_testdev_create(pci_host_bus(host), 3));
+    pci_host_set_up(host, &host_setup);
+    ck_assert_uint_eq(config_read(3, 0, 0, 4), 0x00051B36);
+    ck_assert_uint_eq(run_testdev(TRAPEZE_MMIO, config_read(3, 0, 0x10, 4)), 3);
+    ck_assert_uint_eq(run_testdev(TRAPEZE_PORT, config_read(3, 0, 0x14, 4) & ~3u), 3);
+    pci_testdev_destroy(testdev);
+    ck_assert_uint_eq(config_read(3, 0, 0, 4), 0xFFFFFFFF);
+}
+END_TEST
+
 START_TEST(garbage_into_configuration_does_no_harm) {
     struct toy toy;
     toy_init(&toy);
@@ -356,11 +390,8 @@ int main(void) {
     tcase_add_test(tests, pmbase_places_the_acpi_block);
     tcase_add_test(tests, pam_writes_are_told);
     tcase_add_test(tests, set_up_leaves_what_firmware_leaves);
+    tcase_add_test(tests, testdev_counts_writes_of_its_tests);
     tcase_add_test(tests, garbage_into_configuration_does_no_harm);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }
