@@ -4,6 +4,8 @@
 #include <string.h>
 
 void bytes_put_block(struct bytes *bytes, const void *from, size_t length) {
+    if (length == 0) /* `from` may be NULL then, which memcpy does not take */
+        return;
     if (length > bytes->size - bytes->length) {
         bytes->is_full = true;
         return;

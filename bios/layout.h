@@ -17,12 +17,14 @@
 #define LAYOUT_FOUR_GIB      UINT64_C(0x100000000)
 
 /* ---- Left by a BIOS ---- */
-#define LAYOUT_BDA_BASE   UINT64_C(0x400)
-#define LAYOUT_IRET_STUB  UINT64_C(0xfff53) /* F000:FF53, where IBM's BIOS had its dummy interrupt handler */
-#define LAYOUT_ACPI_BASE  LAYOUT_BIOS_BASE  /* the RSDP; the other tables follow it */
-#define LAYOUT_ACPI_LIMIT UINT64_C(0xf0000)
-#define LAYOUT_MP_BASE    UINT64_C(0xf0000) /* the MP floating pointer; the configuration table follows it */
-#define LAYOUT_MP_LIMIT   UINT64_C(0xf8000)
+#define LAYOUT_BDA_BASE     UINT64_C(0x400)
+#define LAYOUT_IRET_STUB    UINT64_C(0xfff53) /* F000:FF53, where IBM's BIOS had its dummy interrupt handler */
+#define LAYOUT_ACPI_BASE    LAYOUT_BIOS_BASE  /* the RSDP; the other tables follow it */
+#define LAYOUT_ACPI_LIMIT   UINT64_C(0xf0000)
+#define LAYOUT_MP_BASE      UINT64_C(0xf0000) /* the MP floating pointer; the configuration table follows it */
+#define LAYOUT_MP_LIMIT     UINT64_C(0xf8000)
+#define LAYOUT_SMBIOS_BASE  UINT64_C(0xf8000)
+#define LAYOUT_SMBIOS_LIMIT UINT64_C(0xfe000)
 
 /* ---- Data of a direct boot in conventional memory ---- */
 #define LAYOUT_BOOT_GDT         UINT64_C(0x1000)

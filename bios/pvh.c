@@ -88,7 +88,7 @@ static bool pvh_write_info(struct loader *loader, const struct image *kernel, st
 }
 
 static bool pvh_load_elf(struct loader *loader, const struct image *kernel, const struct elf_image *elf) {
-    uint64_t entry, address;
+    uint64_t entry, address = 0;
     struct pvh_block block = {.info = {.magic = 0}};
     if (!elf_image_note(elf, "Xen", XEN_ELFNOTE_PHYS32_ENTRY, &entry))
         return loader_fail(

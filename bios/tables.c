@@ -4,6 +4,7 @@
 #include "bios/acpi.h"
 #include "bios/layout.h"
 #include "bios/mp_table.h"
+#include "bios/smbios.h"
 
 #include <stdlib.h>
 
@@ -24,7 +25,7 @@ static bool tables_write_bda(struct loader *loader) {
     struct bytes area = {.data = bda, .size = sizeof bda, .length = sizeof bda};
     const unsigned serial_count = loader->request->serial_count < 2 ? loader->request->serial_count : 2;
     for (unsigned i = 0; i < serial_count; i++)
-        bytes_patch(&area, i * 2, serial_ports[i], 2);
+        bytes_patch(&area, (size_t)i * 2, serial_ports[i], 2);
     bytes_patch(&area, 0x0e, LAYOUT_EBDA_BASE >> 4, 2);
     bytes_patch(&area, 0x10, 0x0006 | serial_count << 9, 2); /* coprocessor, pointing device, number of serial ports */
     bytes_patch(&area, 0x13, LAYOUT_EBDA_BASE >> 10, 2);
@@ -50,5 +51,6 @@ static bool tables_write_area(struct loader *loader, uint64_t base, uint64_t lim
 bool tables_write(struct loader *loader) {
     return tables_write_vectors(loader) && tables_write_bda(loader) &&
            tables_write_area(loader, LAYOUT_ACPI_BASE, LAYOUT_ACPI_LIMIT, acpi_append) &&
-           tables_write_area(loader, LAYOUT_MP_BASE, LAYOUT_MP_LIMIT, mp_table_append);
+           tables_write_area(loader, LAYOUT_MP_BASE, LAYOUT_MP_LIMIT, mp_table_append) &&
+           tables_write_area(loader, LAYOUT_SMBIOS_BASE, LAYOUT_SMBIOS_LIMIT, smbios_append);
 }

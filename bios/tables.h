@@ -1,6 +1,6 @@
 /*
  * Everything that a BIOS leaves in memory below 1 MiB for an operating system: interrupt vectors, the BIOS data area,
- * ACPI and MP tables. Written before the kernel, which may be loaded over the first two.
+ * ACPI, MP and SMBIOS tables. Written before the kernel, which may be loaded over the first two.
  */
 #ifndef BIOS_TABLES_H
 #define BIOS_TABLES_H

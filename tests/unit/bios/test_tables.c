@@ -211,6 +211,30 @@ START_TEST(mp_table_counts_and_checksums_agree) {
 }
 END_TEST
 
+START_TEST(smbios_structures_end_where_the_entry_says) {
+    struct guest_double guest;
+    boot_with(&guest, 1);
+    ck_assert_mem_eq(guest_double_at(&guest, 0xf8000, 4), "_SM_", 4);
+    ck_assert_mem_eq(guest_double_at(&guest, 0xf8010, 5), "_DMI_", 5);
+    ck_assert_uint_eq(sum_of(&guest, 0xf8000, 31), 0);
+    ck_assert_uint_eq(sum_of(&guest, 0xf8010, 15), 0);
+    const uint64_t count = guest_double_get(&guest, 0xf801c, 2);
+    const uint64_t table = guest_double_get(&guest, 0xf8018, 4);
+    uint64_t structure = table, last_type = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        last_type = guest_double_get(&guest, structure, 1);
+        ck_assert_uint_eq(guest_double_get(&guest, structure + 2, 2), i);
+        structure += guest_double_get(&guest, structure + 1, 1);
+        while (guest_double_get(&guest, structure, 2) != 0)
+            structure++;
+        structure += 2;
+    }
+    ck_assert_uint_eq(last_type, 127);
+    ck_assert_uint_eq(structure, table + guest_double_get(&guest, 0xf8016, 2));
+    guest_double_destroy(&guest);
+}
+END_TEST
+
 START_TEST(bios_data_area_tells_memory_and_serial_ports) {
     struct guest_double guest;
     boot_with(&guest, 1);
@@ -243,6 +267,7 @@ int main(void) {
     tcase_add_test(tests, hpet_table_has_its_address);
     tcase_add_test(tests, dsdt_has_only_the_serial_ports_that_exist);
     tcase_add_test(tests, mp_table_counts_and_checksums_agree);
+    tcase_add_test(tests, smbios_structures_end_where_the_entry_says);
     tcase_add_test(tests, bios_data_area_tells_memory_and_serial_ports);
     tcase_add_test(tests, more_processors_than_the_tables_hold_are_refused);
     suite_add_tcase(suite, tests);
