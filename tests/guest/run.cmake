@@ -1,5 +1,11 @@
-# cmake -DCOMMAND=trapeze;args -DLIMIT=seconds -P run.cmake: a guest program passes when it says "done" with no "not ok"
+# cmake [-DPREPARE=command] -DCOMMAND=trapeze;args -DLIMIT=seconds -P run.cmake: runs PREPARE, then the guest. A guest program passes when it says "done" with no "not ok"
 # line and leaves by isa-debug-exit with 0, which is status 1.
+if(PREPARE)
+  execute_process(COMMAND ${PREPARE} RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${PREPARE}: status ${status}")
+  endif()
+endif()
 execute_process(COMMAND ${COMMAND} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE errors TIMEOUT ${LIMIT})
 string(REGEX MATCHALL "(^|\n)not ok [^\n]*" failures "${output}")
 if(status STREQUAL "1" AND output MATCHES "done: [1-9][0-9]* passed, 0 failed" AND NOT failures)

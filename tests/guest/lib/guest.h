@@ -171,7 +171,7 @@ int memory_compare(const void *a, const void *b, size_t length);
 /* A repeatable sequence; the state is the caller's, never 0. */
 uint64_t random_next(uint64_t *state);
 
-/* ---- page tables (paging64.c; of it paging32.c has the allocator alone) ---- */
+/* ---- memory (pages.c) and the page tables of 64-bit programs (paging64.c) ---- */
 enum {
     PAGE_P = 1, PAGE_W = 2, PAGE_U = 4, PAGE_PCD = 16, PAGE_A = 32, PAGE_D = 64, PAGE_PS = 128, PAGE_G = 256
 };

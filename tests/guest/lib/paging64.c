@@ -1,22 +1,5 @@
-/* Page tables of 64-bit programs, on top of those that start64.S made. Tables lie below 4 GiB, mapped one to one. */
+/* Page tables of 64-bit programs, on top of those that start64.S made. Tables lie in low memory, mapped one to one. */
 #include "guest.h"
-
-extern uint8_t guest_end[];
-extern uint64_t boot_pml4[];
-
-static uint64_t next_page;
-
-void *pages_alloc(size_t bytes, size_t alignment) {
-    if (!next_page)
-        next_page = (uint64_t)guest_end;
-    uint64_t at = (next_page + alignment - 1) & ~(uint64_t)(alignment - 1);
-    next_page = at + bytes;
-    return memory_set((void *)at, 0, bytes);
-}
-
-void *page_alloc(void) {
-    return pages_alloc(4096, 4096);
-}
 
 uint64_t *page_entry(uint64_t root, uint64_t va, unsigned level) {
     uint64_t *table = (uint64_t *)(root & ~0xfffull);

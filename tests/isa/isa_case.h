@@ -1,0 +1,73 @@
+/*
+ * One instruction test as the generator on the host writes it and the guest reads it: code, the state before, and the
+ * state after as the host's own processor left it. Records follow each other in a file behind struct isa_batch.
+ *
+ * Vector state and memory before the code are functions of the record's seed, so that only what changed is stored.
+ * Code and data lie at the same linear addresses on both sides.
+ */
+#ifndef ISA_CASE_H
+#define ISA_CASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ISA_CODE_PAGE  0x60000000u
+#define ISA_CODE       (ISA_CODE_PAGE + 0x800u)
+#define ISA_DATA       0x61000000u
+#define ISA_DATA_SIZE  0x2000u
+#define ISA_GS_BASE    0x1000u
+#define ISA_MAGIC      0x41534954u
+#define ISA_XSAVE_SIZE 8192u
+/* x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM (SDM vol. 1, 13.1) */
+#define ISA_XCR0       0xe7u
+
+enum isa_style { ISA_RANDOM, ISA_SINGLE, ISA_DOUBLE, ISA_SMALL, ISA_HALF, ISA_STYLES };
+
+struct isa_batch {
+    uint32_t magic, count;
+    uint64_t xcr0; /* components that the host has */
+};
+
+struct isa_vectors {
+    uint16_t fcw, fsw, ftw, reserved;
+    uint32_t mxcsr, reserved2;
+    uint8_t st[8][16]; /* 10 bytes used */
+    uint8_t zmm[32][64];
+    uint64_t k[8];
+};
+
+struct isa_state {
+    uint64_t gpr[16], ip, flags;
+};
+
+struct isa_record {
+    uint32_t size; /* of the whole record; a multiple of 8 */
+    uint8_t bits;  /* 32 or 64 */
+    uint8_t code_length, style, has_vectors;
+    uint8_t code[96];
+    char text[96]; /* the first instruction's name and operands, for messages */
+    uint64_t seed;
+    uint32_t mxcsr;
+    uint16_t fcw;
+    uint8_t vsib_register, vsib_size; /* a register of small indices; size 0: none */
+    uint16_t patch_offset, patch_size; /* bytes put over the data before the code runs */
+    uint8_t patch[16];
+    struct isa_state before, after;
+    uint64_t flags_mask; /* flags that the manual defines */
+    uint64_t vector, error, cr2;
+    uint32_t runs; /* of changed data */
+    uint32_t reserved;
+    /* has_vectors: struct isa_vectors follows. Then `runs` times { uint16_t offset, length; bytes; }. */
+};
+
+/* The data before the code: seed, style and patch of the record. */
+void isa_fill_data(const struct isa_record *record, uint8_t data[ISA_DATA_SIZE]);
+/* Vector state before the code. */
+void isa_fill_vectors(const struct isa_record *record, struct isa_vectors *vectors);
+/* To and from an XSAVE image in standard format; components the processor lacks are left out. */
+void isa_vectors_to_xsave(const struct isa_vectors *vectors, uint64_t xcr0, uint8_t *image);
+void isa_vectors_from_xsave(struct isa_vectors *vectors, uint64_t xcr0, const uint8_t *image);
+uint64_t isa_random(uint64_t *state);
+
+#endif

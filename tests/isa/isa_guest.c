@@ -1,0 +1,205 @@
+/*
+ * Runs a batch of instruction tests, handed over as the first multiboot module, at CPL 3 and compares every register,
+ * defined flag, vector register and byte of data with what the host's processor made of them.
+ */
+#include "isa_case.h"
+#include "lib/guest.h"
+
+enum { PF_P = 1, XSAVE_LEGACY = 576 };
+
+static uint8_t *const data_page = (uint8_t *)(uintptr_t)ISA_DATA;
+static uint8_t *const code_page = (uint8_t *)(uintptr_t)ISA_CODE_PAGE;
+static _Alignas(64) uint8_t xsave_image[ISA_XSAVE_SIZE], xsave_clean[ISA_XSAVE_SIZE];
+static uint64_t xcr0;
+static unsigned failures, tests;
+
+static void report(const struct isa_record *record, unsigned index, const char *what, unsigned number, uint64_t got,
+                   uint64_t want) {
+    if (failures++ >= 300)
+        return;
+    print("not ok ");
+    print_hex(index);
+    print(record->bits == 32 ? " [32] " : " [64] ");
+    print(record->text);
+    print(" <");
+    for (unsigned i = 0; i < record->code_length; i++) {
+        if (record->code[i] < 16)
+            print("0");
+        print_hex(record->code[i]);
+    }
+    print(">: ");
+    print(what);
+    print_hex(number);
+    print(" got ");
+    print_hex(got);
+    print(" want ");
+    print_hex(want);
+    print("\n");
+}
+
+static void map_pages(void) {
+    *page_entry(read_cr3(), ISA_CODE_PAGE, 2) = 0;
+    *page_entry(read_cr3(), ISA_DATA, 2) = 0;
+    page_map(ISA_CODE_PAGE, (uint64_t)page_alloc(), PAGE_P | PAGE_W | PAGE_U);
+    for (unsigned at = 0; at < ISA_DATA_SIZE; at += 4096)
+        page_map(ISA_DATA + at, (uint64_t)page_alloc(), PAGE_P | PAGE_W | PAGE_U);
+    write_cr3(read_cr3());
+}
+
+/* Turns on what Linux turns on for programs. */
+static bool enable_features(uint64_t host_xcr0) {
+    write_cr4(read_cr4() | 1u << 18 | (cpuid(7, 0).b & 1 ? 1u << 16 : 0));
+    uint64_t offered = cpuid(0xd, 0).a & ISA_XCR0;
+    xcr0 = host_xcr0 & offered;
+    __asm__ volatile("xsetbv" : : "c"(0), "a"((uint32_t)xcr0), "d"(0));
+    wrmsr(0xc0000101, ISA_GS_BASE);
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(USER_DATA));
+    return xcr0 == host_xcr0;
+}
+
+static void vectors_load(const struct isa_record *record) {
+    struct isa_vectors vectors;
+    isa_fill_vectors(record, &vectors);
+    memory_set(xsave_image, 0, ISA_XSAVE_SIZE);
+    isa_vectors_to_xsave(&vectors, xcr0, xsave_image);
+    __asm__ volatile("xrstor64 (%0)" : : "r"(xsave_image), "a"((uint32_t)xcr0), "d"(0) : "memory");
+}
+
+static void vectors_store(struct isa_vectors *vectors) {
+    memory_set(xsave_image, 0, XSAVE_LEGACY);
+    __asm__ volatile("xsave64 (%0)" : : "r"(xsave_image), "a"((uint32_t)xcr0), "d"(0) : "memory");
+    isa_vectors_from_xsave(vectors, xcr0, xsave_image);
+    __asm__ volatile("xrstor64 (%0)" : : "r"(xsave_clean), "a"((uint32_t)xcr0), "d"(0) : "memory");
+}
+
+/* Zeroes what this processor has no component for. */
+static void drop_missing(struct isa_vectors *vectors) {
+    memory_set(xsave_image, 0, ISA_XSAVE_SIZE);
+    isa_vectors_to_xsave(vectors, xcr0, xsave_image);
+    isa_vectors_from_xsave(vectors, xcr0, xsave_image);
+}
+
+static void compare_vectors(const struct isa_record *record, unsigned index, const struct isa_vectors *got,
+                            const struct isa_vectors *want) {
+    if (got->fcw != want->fcw)
+        report(record, index, "fcw", 0, got->fcw, want->fcw);
+    if (got->fsw != want->fsw)
+        report(record, index, "fsw", 0, got->fsw, want->fsw);
+    if (got->ftw != want->ftw)
+        report(record, index, "ftw", 0, got->ftw, want->ftw);
+    if (got->mxcsr != want->mxcsr)
+        report(record, index, "mxcsr", 0, got->mxcsr, want->mxcsr);
+    for (unsigned i = 0; i < 8; i++) {
+        const uint64_t *g = (const uint64_t *)got->st[i], *w = (const uint64_t *)want->st[i];
+        if (g[0] != w[0] || g[1] != w[1])
+            report(record, index, g[1] != w[1] ? "st exponent " : "st", i, g[g[1] != w[1]], w[g[1] != w[1]]);
+        if (got->k[i] != want->k[i])
+            report(record, index, "k", i, got->k[i], want->k[i]);
+    }
+    for (unsigned i = 0; i < 32 * 8; i++) {
+        uint64_t g = ((const uint64_t *)got->zmm)[i], w = ((const uint64_t *)want->zmm)[i];
+        if (g != w)
+            report(record, index, "zmm*8 ", i, g, w);
+    }
+}
+
+static void compare_data(const struct isa_record *record, unsigned index, const uint8_t *runs) {
+    static uint8_t want[ISA_DATA_SIZE];
+    isa_fill_data(record, want);
+    for (unsigned n = 0; n < record->runs; n++) {
+        uint16_t head[2];
+        memory_copy(head, runs, 4);
+        memory_copy(want + head[0], runs + 4, head[1]);
+        runs += 4 + head[1];
+    }
+    for (unsigned at = 0; at < ISA_DATA_SIZE; at++) {
+        if (data_page[at] != want[at]) {
+            report(record, index, "data+", at, data_page[at], want[at]);
+            return;
+        }
+    }
+}
+
+static void compare_state(const struct isa_record *record, unsigned index, const struct state *state) {
+    static const char *const names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    for (unsigned i = 0; i < (record->bits == 64 ? 16u : 8u); i++) {
+        uint64_t mask = record->bits == 64 ? ~0ull : 0xffffffff;
+        if ((state->gpr[i] ^ record->after.gpr[i]) & mask)
+            report(record, index, names[i], 0, state->gpr[i], record->after.gpr[i]);
+    }
+    if (state->vector != record->vector)
+        report(record, index, "vector", 0, state->vector, record->vector);
+    if (state->ip != record->after.ip)
+        report(record, index, "ip", 0, state->ip, record->after.ip);
+    if ((state->flags ^ record->after.flags) & record->flags_mask)
+        report(record, index, "flags", 0, state->flags & record->flags_mask, record->after.flags & record->flags_mask);
+    if (state->vector == V_PF && state->cr2 != record->cr2)
+        report(record, index, "cr2", 0, state->cr2, record->cr2);
+    /* Whether a page that this code may not touch is present depends on whose page tables they are. */
+    if (state->vector == record->vector && (state->error ^ record->error) & 
+                                               (state->vector == V_PF ? ~(uint64_t)PF_P : ~0ull))
+        report(record, index, "error", 0, state->error, record->error);
+}
+
+static void run_record(const struct isa_record *record, unsigned index) {
+    struct state state;
+    struct isa_vectors vectors, want;
+    const uint8_t *tail = (const uint8_t *)(record + 1);
+    unsigned before = failures;
+    memory_set(code_page, 0xcc, 4096);
+    memory_copy((void *)(uintptr_t)ISA_CODE, record->code, record->code_length);
+    isa_fill_data(record, data_page);
+    state_init(&state, NULL);
+    memory_copy(state.gpr, record->before.gpr, sizeof state.gpr);
+    state.ip = record->before.ip;
+    state.sp = record->before.gpr[RSP];
+    state.flags = record->before.flags;
+    state.cs = record->bits == 32 ? USER32_SELECTOR : USER_CODE;
+    state.ss = USER_DATA;
+    vectors_load(record);
+    run(&state);
+    vectors_store(&vectors);
+    compare_state(record, index, &state);
+    isa_fill_vectors(record, &want);
+    if (record->has_vectors) {
+        memory_copy(&want, tail, sizeof want);
+        tail += sizeof want;
+    }
+    drop_missing(&want);
+    compare_vectors(record, index, &vectors, &want);
+    compare_data(record, index, tail);
+    tests++;
+    check_quiet("failures", failures - before, 0);
+}
+
+static const struct isa_batch *find_batch(void) {
+    const uint32_t *info = (const uint32_t *)(uintptr_t)multiboot_info;
+    if (!(info[0] & 8) || !info[5])
+        die("multiboot module with the batch");
+    const struct isa_batch *batch = (const struct isa_batch *)(uintptr_t)((const uint32_t *)(uintptr_t)info[6])[0];
+    if (batch->magic != ISA_MAGIC)
+        die("batch has the magic number");
+    return batch;
+}
+
+int main(void) {
+    const struct isa_batch *batch = find_batch();
+    const struct isa_record *record = (const struct isa_record *)(batch + 1);
+    map_pages();
+    check_true("processor_offers_the_vector_registers_of_the_host", enable_features(batch->xcr0));
+    pic_init(0x30);
+    memory_set(xsave_clean, 0, sizeof xsave_clean);
+    xsave_clean[0] = 0x7f;
+    xsave_clean[1] = 3;
+    xsave_clean[24] = 0x80;
+    xsave_clean[25] = 0x1f;
+    for (unsigned i = 0; i < batch->count; i++) {
+        run_record(record, i);
+        record = (const struct isa_record *)((const uint8_t *)record + record->size);
+    }
+    print("tests: ");
+    print_hex(tests);
+    print("\n");
+    return 0;
+}
