@@ -2,6 +2,11 @@
  * Direct boot: puts a kernel, its modules and command line into guest memory, with the tables that a BIOS would have
  * left, and says in which state the boot processor enters it. Kinds, in the order they are recognised: multiboot 1
  * (flat or ELF), ELF with a PVH entry note, Linux bzImage.
+ *
+ * Memory and the boot processor's registers are all that is touched. What else a BIOS would have done is the machine's
+ * to do, at each reset: A20 open, MTRRs of every processor (mtrr.h), the boot processor's local APIC in virtual wire
+ * mode (software-enabled, LINT0 ExtINT, LINT1 NMI), and the chips where layout.h has them (PM block, PCI interrupt
+ * routing).
  */
 #ifndef BIOS_BOOT_H
 #define BIOS_BOOT_H
@@ -11,8 +16,7 @@
 /* Guest RAM: 0 .. ram_below_4g (at most 3 GiB, at least 1 MiB) and 4 GiB .. 4 GiB + ram_above_4g. */
 struct boot_memory {
     uint64_t ram_below_4g, ram_above_4g;
-    bool (*read)(void *opaque, guest_physical from, void *to, size_t length);
-    bool (*write)(void *opaque, guest_physical to, const void *from, size_t length);
+    bool (*write)(void *opaque, guest_physical to, const void *from, size_t length); /* as trapeze_memory_write */
     void *opaque;
 };
 

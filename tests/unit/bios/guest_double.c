@@ -9,13 +9,6 @@
 
 #define FOUR_GIB UINT64_C(0x100000000)
 
-static bool guest_double_read(void *opaque, guest_physical from, void *to, size_t length) {
-    const uint8_t *bytes = guest_double_at(opaque, from.value, length);
-    if (bytes)
-        memcpy(to, bytes, length);
-    return bytes != NULL;
-}
-
 static bool guest_double_write(void *opaque, guest_physical to, const void *from, size_t length) {
     uint8_t *bytes = guest_double_at(opaque, to.value, length);
     if (bytes)
@@ -33,7 +26,7 @@ static uint8_t *guest_double_map(uint64_t size) {
 
 void guest_double_create(struct guest_double *guest, uint64_t ram_below_4g, uint64_t ram_above_4g) {
     *guest = (struct guest_double){
-        .memory = {ram_below_4g, ram_above_4g, guest_double_read, guest_double_write, guest},
+        .memory = {ram_below_4g, ram_above_4g, guest_double_write, guest},
         .request = {.vcpu_count = 1, .serial_count = 1, .has_long_mode = true},
         .low = guest_double_map(ram_below_4g),
         .high = guest_double_map(ram_above_4g),
