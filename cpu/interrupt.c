@@ -201,7 +201,6 @@ static enum cpu_result deliver_external(struct cpu *cpu, unsigned vector) {
         .vector = (uint8_t)vector, .return_rip = cpu->hot.rip, .flags = cpu->hot.rflags};
 
     cpu->halted = false;
-    cpu->statistics.interrupts++;
 
     const enum cpu_result result = deliver(cpu, &event);
 

@@ -37,16 +37,4 @@ enum cpu_result gate_long_stack(struct cpu *cpu, unsigned index, uint64_t *point
 /* What of RFLAGS an entry through a gate clears; interrupt gates clear IF, too. */
 #define INTERRUPT_CLEARED_FLAGS ((uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM))
 
-/*
- * The result of an instruction that has jumped and may have set IF or unblocked NMIs: CPU_STOP when something waits
- * for that.
- */
-static inline enum cpu_result interrupt_recheck(struct cpu *cpu) {
-    if (!(atomic_load_explicit(&cpu->requests, memory_order_relaxed) |
-          atomic_load_explicit(&cpu->intr, memory_order_relaxed)))
-        return CPU_JUMP;
-    cpu->stop = CPU_STOP_CHECK;
-    return CPU_STOP;
-}
-
 #endif

@@ -23,7 +23,7 @@ static void set_flags(struct cpu *cpu, uint64_t image, uint64_t mask) {
 
 static enum cpu_result finish(struct cpu *cpu) {
     cpu_mode_changed(cpu);
-    return interrupt_recheck(cpu);
+    return CPU_JUMP;
 }
 
 /* ---- Real and virtual-8086 mode ---- */
@@ -174,7 +174,10 @@ static enum cpu_result return_protected(struct cpu *cpu, const struct cpu_op *op
 
 enum cpu_result cpu_op_iret(struct cpu *cpu, const struct cpu_op *op) {
     /* Even an IRET that faults unblocks NMIs (SDM vol. 3A, 6.7.1). */
-    cpu->nmi_blocked = false;
+    if (cpu->nmi_blocked) {
+        cpu->nmi_blocked = false;
+        cpu->hot.run = 0; /* an NMI may have been waiting for this */
+    }
     if (!cpu_is_protected(cpu))
         return return_real(cpu, op, FLAGS_REAL | (op->size == 2 ? 0 : FLAGS_WIDE));
     if (cpu_is_vm86(cpu))

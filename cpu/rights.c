@@ -11,7 +11,7 @@ enum {
     LAR_TYPES_LONG = 1 << 2 | 1 << 9 | 1 << 11 | 1 << 12,
     LSL_TYPES = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 9 | 1 << 11,
     LSL_TYPES_LONG = 1 << 2 | 1 << 9 | 1 << 11,
-    LAR_RIGHTS = 0x00f0ff00,
+    LAR_RIGHTS = 0x00ffff00, /* with bits 19:16 of the limit, as the host's processor has it */
 };
 
 static void set_zf(struct cpu *cpu, bool value) {

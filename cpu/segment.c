@@ -153,10 +153,13 @@ enum cpu_result cpu_op_mov_from_segment(struct cpu *cpu, const struct cpu_op *op
 
 enum cpu_result cpu_op_push_segment(struct cpu *cpu, const struct cpu_op *op) {
     const uint64_t value = cpu->segment[op->reg].selector;
+    const unsigned size = op->size == 4 ? 2 : op->size;
     struct stack stack;
 
     stack_current(cpu, &stack);
-    if (stack_push(cpu, &stack, &value, 1, op->size) != CPU_NEXT)
+    /* With a 32-bit operand processors write 16 bits and leave the upper half of the slot (vol. 2, PUSH). */
+    stack_release(&stack, size - op->size);
+    if (stack_push(cpu, &stack, &value, 1, size) != CPU_NEXT)
         return CPU_FAULT;
     cpu_rsp(cpu) = stack.pointer;
     return CPU_NEXT;

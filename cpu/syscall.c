@@ -3,7 +3,6 @@
  * look at descriptor tables or the stack. SYSCALL from compatibility mode exists where the processor model is AMD's
  * (APM vol. 2, 6.1.1): 32-bit programs of a 64-bit kernel use it there.
  */
-#include "cpu/interrupt.h"
 #include "cpu/mode.h"
 #include "cpu/model.h"
 #include "cpu/ops.h"
@@ -59,7 +58,7 @@ enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
     set_segments(cpu, (uint16_t)(selector + (to_64bit ? 16 : 0)), (uint16_t)(selector + 8),
                  to_64bit ? CODE64 : CODE32, 3);
     cpu_mode_changed(cpu);
-    return interrupt_recheck(cpu);
+    return CPU_JUMP;
 }
 
 enum cpu_result cpu_op_sysenter(struct cpu *cpu, const struct cpu_op *op) {

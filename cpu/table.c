@@ -19,6 +19,7 @@ static bool is_prevented(const struct cpu *cpu) {
 static enum cpu_result read_table(struct cpu *cpu, const struct cpu_op *op, uint64_t *base, uint16_t *limit) {
     const unsigned base_size = cpu_is_64bit(cpu) ? 8 : 4;
     uint8_t image[10];
+    uint64_t address = 0;
 
     if (op->rm != CPU_NO_REGISTER)
         return cpu_fault(cpu, VECTOR_UD);
@@ -26,13 +27,13 @@ static enum cpu_result read_table(struct cpu *cpu, const struct cpu_op *op, uint
         return general_protection(cpu);
     if (cpu_read(cpu, op->segment, cpu_op_offset(cpu, op), image, base_size + 2) != CPU_NEXT)
         return CPU_FAULT;
-    *base = 0;
-    cpu_copy(limit, image, 2);
-    cpu_copy(base, image + 2, base_size);
-    if (!descriptor_is_canonical(*base))
+    cpu_copy(&address, image + 2, base_size);
+    if (!descriptor_is_canonical(address))
         return general_protection(cpu);
     if (base_size == 4 && op->size == 2)
-        *base &= 0xffffff;
+        address &= 0xffffff;
+    *base = address;
+    cpu_copy(limit, image, 2);
     return CPU_NEXT;
 }
 

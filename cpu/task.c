@@ -5,7 +5,6 @@
  */
 #include "cpu/task.h"
 #include "cpu/access.h"
-#include "cpu/interrupt.h"
 #include "cpu/mode.h"
 #include "cpu/segment.h"
 #include "cpu/stack.h"
@@ -292,7 +291,7 @@ static enum cpu_result enter_new(struct cpu *cpu, const struct task_switch *task
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     if (image->is_trapping)
         return cpu_fault_debug(cpu, DR6_BT, true);
-    return interrupt_recheck(cpu);
+    return CPU_JUMP;
 }
 
 enum cpu_result task_switch(struct cpu *cpu, const struct task_switch *task, const struct descriptor *tss) {

@@ -25,8 +25,8 @@ enum cpu_result task_find(struct cpu *cpu, uint16_t selector, struct descriptor 
 enum cpu_result task_find_parent(struct cpu *cpu, uint16_t selector, struct descriptor *tss);
 
 /*
- * Switches to a TSS that the caller has checked but for its limit. CPU_JUMP, CPU_STOP as interrupt_recheck has it, or
- * CPU_FAULT: before anything has changed, or in the context of the new task.
+ * Switches to a TSS that the caller has checked but for its limit. CPU_JUMP, or CPU_FAULT: before anything
+ * has changed, or in the context of the new task.
  */
 enum cpu_result task_switch(struct cpu *cpu, const struct task_switch *task, const struct descriptor *tss);
 
