@@ -4,6 +4,7 @@
  */
 #include "cpu/access.h"
 #include "cpu/views.h"
+#include "cpu/watch.h"
 #include "memory/guest_memory.h"
 
 /* ---- Devices ---- */
@@ -118,6 +119,10 @@ enum cpu_result cpu_fill(struct cpu *cpu, uint64_t linear, unsigned access, stru
     }
     place->is_direct = !is_write || can_write;
     cpu->statistics.tlb_fills++;
+    if (cpu_is_watching(cpu) && cpu_watches_page(cpu, linear)) {
+        place->is_direct = false;
+        return CPU_NEXT;
+    }
     struct view_page page = {.linear = linear & ~MEMORY_PAGE_MASK,
                              .host = (uint64_t)place->host & ~MEMORY_PAGE_MASK,
                              .page_shift = translation.page_shift,
@@ -211,6 +216,7 @@ enum cpu_result cpu_locate_range(struct cpu *cpu, uint64_t linear, unsigned size
                                  struct cpu_range *range) {
     linear = wrap(cpu, linear);
     range->first_size = size;
+    range->linear = linear;
     enum cpu_result result = cpu_locate(cpu, linear, access, &range->part[0]);
     if (result != CPU_NEXT || size <= bytes_to_page_end(linear))
         return result;
@@ -222,13 +228,20 @@ enum cpu_result cpu_locate_range(struct cpu *cpu, uint64_t linear, unsigned size
     return CPU_NEXT;
 }
 
+static inline void watch(struct cpu *cpu, const struct cpu_range *range, unsigned size, bool is_write) {
+    if (cpu_is_watching(cpu))
+        cpu_watch_access(cpu, range->linear, size, is_write);
+}
+
 void cpu_range_read(struct cpu *cpu, const struct cpu_range *range, void *to, unsigned size) {
+    watch(cpu, range, size, false);
     place_read(cpu, &range->part[0], to, range->first_size);
     if (size > range->first_size)
         place_read(cpu, &range->part[1], (uint8_t *)to + range->first_size, size - range->first_size);
 }
 
 void cpu_range_write(struct cpu *cpu, const struct cpu_range *range, const void *from, unsigned size) {
+    watch(cpu, range, size, true);
     place_write(cpu, &range->part[0], from, range->first_size);
     if (size > range->first_size)
         place_write(cpu, &range->part[1], (const uint8_t *)from + range->first_size, size - range->first_size);

@@ -105,6 +105,7 @@ enum cpu_stop {
     CPU_STOP_HALT,     /* HLT, or MWAIT taken as one; rip is behind it */
     CPU_STOP_SHUTDOWN, /* triple fault */
     CPU_STOP_CHECK,    /* look at pending interrupts and requests before the next instruction */
+    CPU_STOP_DEBUG,    /* the debugger's breakpoint, watchpoint or step */
 };
 
 struct cpu_exception {
@@ -127,6 +128,17 @@ enum {
     REQUEST_KICK = 32,
     REQUEST_SAFEPOINT = 64, /* another vCPU wants everyone out of translated code */
     REQUEST_STALE = 128,    /* cpu->stale has entries */
+    REQUEST_FLUSH = 256,    /* guest-physical memory changed its meaning: drop cached translations */
+};
+
+#define CPU_BREAKPOINTS 64
+
+/* What the debugger of trapeze_vcpu_set_debug asked for, and what it hit. */
+struct cpu_debug {
+    bool single_step, hit;
+    uint32_t count;
+    uint64_t hit_address;
+    struct trapeze_breakpoint point[CPU_BREAKPOINTS];
 };
 
 /* Model specific registers that are plain storage or nearly so. */
@@ -214,6 +226,10 @@ struct cpu {
     uint32_t mode_key;      /* see cpu/mode.h; kept up to date by cpu_mode_changed */
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;
+
+    uint64_t watched_dr7; /* DR7 that the shadow page tables were filled under */
+    uint32_t watch_hits; /* data breakpoints of DR0 to DR3 that the instruction has hit */
+    struct cpu_debug debug;
 
     /* Guest vector state while C code that may use vector registers runs. */
     _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE];

@@ -72,6 +72,7 @@ static void select_space(struct cpu *cpu, uint16_t pcid) {
     struct view_space *current = &views->space[views->current];
     if (current->in_use && current->pcid == pcid)
         return;
+    cpu->space_changes++;
     unsigned oldest = 0;
     for (unsigned i = 0; i < VIEW_SPACES; i++) {
         struct view_space *space = &views->space[i];
@@ -157,6 +158,10 @@ void cpu_mode_changed(struct cpu *cpu) {
     cpu->mode_key = key;
 
     select_space(cpu, current_pcid(cpu));
+    if (cpu->watched_dr7 != cpu->dr[7]) { /* pages with data breakpoints must leave the shadow page tables */
+        cpu->watched_dr7 = cpu->dr[7];
+        cpu_flush_all(cpu);
+    }
     unsigned privilege = VIEW_USER;
     if (cpu->cpl != 3)
         privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;

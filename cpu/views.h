@@ -20,6 +20,7 @@ struct cpu_place {
 struct cpu_range {
     struct cpu_place part[2];
     unsigned first_size; /* bytes in part[0] */
+    uint64_t linear;
 };
 
 /* The view that an access uses: the current one, or the supervisor's for ACCESS_SYSTEM. */

@@ -16,6 +16,7 @@ enum site_kind {
     SITE_SEGMENT, /* a segment check failed; run the instruction the slow way */
     SITE_EXIT,    /* leave for rip + data; other: offset of the displacement to patch, 0: never linked */
     SITE_RAISE,   /* exception data */
+    SITE_BREAK,   /* the debugger's breakpoint is at this instruction */
     SITE_RETURN,  /* no call: a return site; host: its offset */
 };
 

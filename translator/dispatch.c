@@ -5,6 +5,7 @@
 #include "cpu/mode.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
+#include "cpu/watch.h"
 #include "translator/engine.h"
 
 #define DR6_BS (1ull << 14)
@@ -183,8 +184,30 @@ uint64_t engine_dispatch(struct cpu *cpu) {
     }
 }
 
+static uint32_t take_hits(struct cpu *cpu) {
+    uint32_t hits = cpu->watch_hits;
+    cpu->watch_hits = 0;
+    return hits;
+}
+
+/* What data breakpoints make of the instruction that has just ended; CPU_NEXT where none was hit. */
+static enum cpu_result check_watch(struct cpu *cpu) {
+    if (cpu->debug.hit) {
+        cpu->stop = CPU_STOP_DEBUG;
+        return CPU_STOP;
+    }
+    if (!cpu->watch_hits)
+        return CPU_NEXT;
+    return cpu_fault_debug(cpu, take_hits(cpu), true);
+}
+
 /* After an instruction that a C function ran: wherever the state says. */
 static uint64_t after(struct cpu *cpu, enum cpu_result result) {
+    if (result == CPU_JUMP || result == CPU_NEXT) {
+        enum cpu_result watch = check_watch(cpu);
+        if (watch != CPU_NEXT)
+            result = watch;
+    }
     if (result == CPU_FAULT)
         result = cpu_deliver_exception(cpu);
     if (result == CPU_STOP)
@@ -274,6 +297,8 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         if (site->kind == SITE_READ || site->other)
             cpu_range_read(cpu, range, (void *)host, site->info);
         cpu->hot.bounce = host;
+    } else if (cpu_is_watching(cpu)) {
+        cpu_watch_access(cpu, linear, site->info, site->kind == SITE_WRITE);
     }
     cpu->hot.scratch[0] = host - offset;
     return return_address;
@@ -310,6 +335,8 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
     if (key & MODE_TF)
         return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+    if (cpu->watch_hits || cpu->debug.hit)
+        return after(cpu, CPU_NEXT);
     if (call->ends_block || must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);
@@ -318,23 +345,44 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
 
 /* ---- Exits ---- */
 
+/* The debugger's breakpoint, of this vCPU or only of another one. */
+static uint64_t at_breakpoint(struct cpu *cpu) {
+    uint64_t linear = linear_rip(cpu);
+    for (unsigned i = 0; i < cpu->debug.count; i++)
+        if (cpu->debug.point[i].type == TRAPEZE_BREAK_EXECUTE && cpu->debug.point[i].linear == linear) {
+            cpu->debug.hit = true;
+            cpu->debug.hit_address = linear;
+            cpu->stop = CPU_STOP_DEBUG;
+            return 0;
+        }
+    return go_slow(cpu);
+}
+
 uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = find_site(cpu, return_address, &block);
     if (!site)
         return lost(cpu);
     flags_in(cpu);
+    if (site->kind == SITE_BREAK) {
+        cpu->hot.rip = block->rip + site->guest;
+        return at_breakpoint(cpu);
+    }
     if (site->kind == SITE_RAISE) {
         cpu->hot.rip = block->rip + site->guest;
-        if (site->data == VECTOR_UD && site->info)
+        if (site->info) {
             cpu->statistics.unimplemented++;
+            cpu->call_full(cpu, engine_report_unimplemented, cpu);
+        }
         return after(cpu, cpu_fault(cpu, (enum cpu_vector)site->data));
     }
     cpu->hot.rip = block->rip + (uint64_t)site->data;
     if (!(block->key & MODE_CODE64))
         cpu->hot.rip &= 0xffffffffu;
     if (block->key & MODE_TF)
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    if (cpu->watch_hits || cpu->debug.hit)
+        return after(cpu, CPU_NEXT);
     cpu_translator(cpu)->link_site = (struct site *)site;
     cpu_translator(cpu)->link_rip = return_address - 1;
     uint64_t host = engine_dispatch(cpu);
@@ -348,8 +396,8 @@ uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);
     if (cpu->mode_key & MODE_TF)
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
-    return engine_dispatch(cpu);
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    return after(cpu, CPU_NEXT);
 }
 
 /* ---- Host faults in translated code ---- */

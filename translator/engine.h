@@ -62,6 +62,8 @@ struct engine {
     uint64_t vector_mask;      /* XSAVE components that belong to the guest */
     struct trapeze_statistics statistics; /* of the translator itself, under lock */
     struct trapeze_log log;
+    unsigned breakpoint_count; /* of all vCPUs, for the translator */
+    uint64_t breakpoint[256];
     struct decoder *decoder;
 };
 
@@ -160,6 +162,12 @@ void engine_wake(struct cpu *cpu, uint32_t request);
 bool signals_install(void);
 /* This thread runs `cpu` from now on (NULL: no longer), with a signal stack of its own. */
 bool signals_attach(struct cpu *cpu);
+
+/* ---- report.c ---- */
+/* Tells about the instruction at rip that has no rule; call_full with the cpu. */
+uint64_t engine_report_unimplemented(void *cpu);
+/* Logs one line if somebody listens to the bit. */
+void engine_log(struct engine *engine, unsigned bit, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- run.c ---- */
 void engine_run(struct cpu *cpu, struct trapeze_exit *exit);

@@ -229,6 +229,16 @@ EXPORT enum trapeze_status trapeze_memory_dirty_log(struct trapeze_machine *mach
     return status;
 }
 
+EXPORT void trapeze_machine_set_a20(struct trapeze_machine *machine, bool open) {
+    struct engine *engine = &machine->engine;
+    uint64_t mask = open ? ~0ull : ~(1ull << 20);
+    if (__atomic_exchange_n(&machine->memory.address_mask, mask, __ATOMIC_SEQ_CST) == mask)
+        return;
+    for (unsigned i = 0; i < engine->vcpu_count; i++)
+        if (engine->vcpu[i])
+            engine_wake(engine->vcpu[i], REQUEST_FLUSH);
+}
+
 /* ---- Inspection ---- */
 
 EXPORT void trapeze_machine_statistics(const struct trapeze_machine *machine, struct trapeze_statistics *statistics) {

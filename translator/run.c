@@ -132,10 +132,28 @@ static void run_translated(struct engine *engine, struct cpu *cpu) {
     cpu->stop = CPU_STOP_NONE;
     cpu_translator(cpu)->missing = false;
     world_enter(engine, cpu);
+    if (cpu->debug.single_step)
+        cpu_translator(cpu)->slow = true;
     uint64_t host = engine_dispatch(cpu);
+    if (cpu->debug.single_step)
+        __atomic_store_n(&cpu->hot.run, 0, __ATOMIC_SEQ_CST); /* one instruction */
     if (host)
         engine_enter(cpu, host);
     world_leave(engine);
+    if (host && cpu->debug.single_step && cpu->stop == CPU_STOP_NONE)
+        cpu->stop = CPU_STOP_DEBUG;
+}
+
+static void debug_exit(struct cpu *cpu, struct trapeze_exit *exit) {
+    exit->reason = TRAPEZE_EXIT_DEBUG;
+    if (!cpu->debug.hit)
+        exit->debug.kind = TRAPEZE_DEBUG_STEP;
+    else if (cpu->debug.hit_address == cpu->hot.rip + (cpu_is_64bit(cpu) ? 0 : cpu->segment[CPU_CS].base))
+        exit->debug.kind = TRAPEZE_DEBUG_BREAKPOINT;
+    else
+        exit->debug.kind = TRAPEZE_DEBUG_WATCHPOINT;
+    exit->debug.address = cpu->debug.hit ? cpu->debug.hit_address : cpu->hot.rip;
+    cpu->debug.hit = false;
 }
 
 void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
@@ -146,6 +164,10 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
         if (translator->latched & REQUEST_STALE) {
             translator->latched &= ~(uint32_t)REQUEST_STALE;
             drop_stale(engine, cpu);
+        }
+        if (translator->latched & REQUEST_FLUSH) {
+            translator->latched &= ~(uint32_t)REQUEST_FLUSH;
+            cpu_flush_all(cpu);
         }
         start_processor(cpu);
         if (translator->latched & REQUEST_KICK) {
@@ -162,6 +184,10 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
             run_translated(engine, cpu);
             if (cpu->stop == CPU_STOP_HALT)
                 cpu->halted = true;
+            if (cpu->stop == CPU_STOP_DEBUG) {
+                debug_exit(cpu, exit);
+                return;
+            }
             if (cpu->stop == CPU_STOP_NONE && translator->missing)
                 result = translate_missing(engine, cpu);
             else

@@ -335,6 +335,20 @@ static bool next_instruction(struct translation *t, struct source *source, uint6
     return true;
 }
 
+static bool is_breakpoint(const struct translation *t, uint64_t linear) {
+    for (unsigned i = 0; i < t->engine->breakpoint_count; i++)
+        if (t->engine->breakpoint[i] == linear)
+            return true;
+    return false;
+}
+
+static void emit_break(struct translation *t) {
+    emit_call(&t->e, t->engine->stubs.exit);
+    add_site(t, SITE_BREAK);
+    t->block->guest_size = (uint16_t)(t->block->guest_size + t->in.z.length);
+    t->ended = true;
+}
+
 static void translate_instructions(struct translation *t, struct source *source, enum cpu_result *result,
                                    uint64_t *needed_page) {
     uint64_t rip = t->start_rip;
@@ -347,6 +361,11 @@ static void translate_instructions(struct translation *t, struct source *source,
             break;
         if (!next_instruction(t, source, rip, result, needed_page))
             break;
+        if (!(t->key & MODE_SLOW) && is_breakpoint(t, linear_of(t, rip))) {
+            emit_break(t);
+            t->instruction_count += t->instruction_count == 0;
+            break;
+        }
         t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
         translate_instruction(t);
         unsigned length = t->in.z.length;

@@ -263,3 +263,47 @@ EXPORT void trapeze_vcpu_set_events(struct trapeze_vcpu *vcpu, const struct trap
 EXPORT bool trapeze_vcpu_translate(struct trapeze_vcpu *vcpu, guest_linear linear, guest_physical *physical) {
     return cpu_walk_debug(vcpu->cpu, linear.value, physical);
 }
+
+/* ---- Debugging ---- */
+
+static void collect_breakpoints(struct engine *engine) {
+    engine->breakpoint_count = 0;
+    for (unsigned i = 0; i < engine->vcpu_count; i++) {
+        const struct cpu_debug *debug = &engine->vcpu[i]->debug;
+        for (unsigned k = 0; k < debug->count; k++) {
+            if (debug->point[k].type != TRAPEZE_BREAK_EXECUTE)
+                continue;
+            bool known = false;
+            for (unsigned n = 0; n < engine->breakpoint_count; n++)
+                known |= engine->breakpoint[n] == debug->point[k].linear;
+            if (!known && engine->breakpoint_count < sizeof engine->breakpoint / sizeof *engine->breakpoint)
+                engine->breakpoint[engine->breakpoint_count++] = debug->point[k].linear;
+        }
+    }
+}
+
+EXPORT enum trapeze_status trapeze_vcpu_set_debug(struct trapeze_vcpu *vcpu, bool single_step,
+                                                  const struct trapeze_breakpoint *breakpoints, size_t count) {
+    struct engine *engine = &vcpu->machine->engine;
+    struct cpu_debug *debug = &vcpu->cpu->debug;
+    if (count > CPU_BREAKPOINTS)
+        return TRAPEZE_INVALID;
+    for (size_t i = 0; i < count; i++)
+        if (breakpoints[i].length == 0 || breakpoints[i].length > MEMORY_PAGE)
+            return TRAPEZE_INVALID;
+    debug->single_step = single_step;
+    bool same = count == debug->count && (!count || memcmp(debug->point, breakpoints, count * sizeof *breakpoints) == 0);
+    if (same)
+        return TRAPEZE_OK;
+    pthread_mutex_lock(&engine->lock);
+    world_stop(engine, NULL);
+    if (count)
+        memcpy(debug->point, breakpoints, count * sizeof *breakpoints);
+    debug->count = (uint32_t)count;
+    collect_breakpoints(engine);
+    invalidate_all(engine);
+    cpu_flush_all(vcpu->cpu);
+    world_resume(engine);
+    pthread_mutex_unlock(&engine->lock);
+    return TRAPEZE_OK;
+}

@@ -107,6 +107,9 @@ enum trapeze_status trapeze_memory_unmap(struct trapeze_machine *machine, unsign
 bool trapeze_memory_read(struct trapeze_machine *machine, guest_physical from, void *to, size_t length);
 bool trapeze_memory_write(struct trapeze_machine *machine, guest_physical to, const void *from, size_t length);
 
+/* Opens or closes the A20 gate: closed, bit 20 of every guest-physical address of a vCPU is 0. Open at first. Any thread. */
+void trapeze_machine_set_a20(struct trapeze_machine *machine, bool open);
+
 /* Fetches and clears the dirty bitmap of a slot: one bit a 4 KiB page, lowest page in bit 0 of word 0. */
 enum trapeze_status trapeze_memory_dirty_log(struct trapeze_machine *machine, unsigned slot, uint64_t *bitmap,
                                              size_t words);
