@@ -112,7 +112,7 @@ static void write_word(struct acpi_pm *pm, unsigned offset, uint16_t value) {
     update_timer(pm);
     switch (offset) {
     case PM1_STATUS: /* ones clear */
-        pm->status &= (uint16_t)~(value & STATUS_WRITABLE);
+        pm->status &= (uint16_t) ~(value & STATUS_WRITABLE);
         break;
     case PM1_ENABLE:
         pm->enable = value & ENABLE_WRITABLE;

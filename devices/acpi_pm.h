@@ -26,7 +26,7 @@ enum {
 
 struct acpi_pm_config {
     struct clock *clock;
-    struct irq_line sci; /* level; IRQ 9 in a PC */
+    struct irq_line sci;  /* level; IRQ 9 in a PC */
     bool has_32bit_timer; /* FADT TMR_VAL_EXT; else the timer has 24 bits */
     /* The guest has asked for soft-off. On a vCPU's thread, under the device lock. */
     void (*power_off)(void *opaque);

@@ -9,8 +9,8 @@
 #include "devices/ioapic.h"
 
 enum { PAGE_SIZE = 0x1000 };
-#define MSI_BASE 0xFEE00000u
-#define WIDE_BROADCAST 0xFFFFFFFFu
+#define MSI_BASE         0xFEE00000u
+#define WIDE_BROADCAST   0xFFFFFFFFu
 #define NARROW_BROADCAST 0xFFu
 
 /* One address at which local APICs have their page: normally just FEE00000h, shared by all. */
@@ -185,6 +185,11 @@ void apic_bus_msi(struct apic_bus *apic_bus, uint64_t address, uint32_t data) {
 void apic_bus_broadcast_eoi(struct apic_bus *apic_bus, unsigned vector) {
     if (apic_bus->ioapic)
         ioapic_eoi(apic_bus->ioapic, vector);
+}
+
+void apic_bus_retry(struct apic_bus *apic_bus) {
+    if (apic_bus->ioapic)
+        ioapic_retry(apic_bus->ioapic);
 }
 
 int apic_bus_acknowledge_extint(struct apic_bus *apic_bus) {

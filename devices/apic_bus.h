@@ -12,8 +12,8 @@
 struct ioapic;
 
 struct apic_bus_config {
-    struct bus *bus;          /* where the register pages are attached; NULL: nowhere (unit tests) */
-    unsigned lapic_limit;     /* local APICs at most, 1..255 */
+    struct bus *bus;      /* where the register pages are attached; NULL: nowhere (unit tests) */
+    unsigned lapic_limit; /* local APICs at most, 1..255 */
     /* The 8259 pair's INTA cycle: a vector, or -1. NULL: there is no 8259. Called under the device lock. */
     int (*extint_acknowledge)(void *opaque);
     void *extint_opaque;
@@ -35,7 +35,7 @@ struct apic_message {
     uint8_t vector;
     bool is_level;
     bool is_logical;
-    bool is_wide;          /* sent in x2APIC mode: `destination` has 32 bits and FFFFFFFFh is everybody, else FFh */
+    bool is_wide; /* sent in x2APIC mode: `destination` has 32 bits and FFFFFFFFh is everybody, else FFh */
     uint32_t destination;
 };
 
@@ -63,6 +63,8 @@ void apic_bus_disconnect(struct apic_bus *apic_bus, struct lapic *lapic);
 /* A local APIC's page has moved; `was` and `is` are guest-physical, UINT64_MAX for nowhere. */
 void apic_bus_move_page(struct apic_bus *apic_bus, uint64_t was, uint64_t is);
 void apic_bus_broadcast_eoi(struct apic_bus *apic_bus, unsigned vector);
+/* A local APIC was software-enabled: level interrupts that nobody accepted are offered again. */
+void apic_bus_retry(struct apic_bus *apic_bus);
 int apic_bus_acknowledge_extint(struct apic_bus *apic_bus);
 
 #endif

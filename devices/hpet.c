@@ -26,8 +26,8 @@ enum {
 };
 
 #define FEMTOSECONDS_PER_NS 1000000u
-#define SHORTEST_PERIOD_NS 20000u                /* the host does not interrupt more often, whatever the guest asks */
-#define LONGEST_WAIT_TICKS (UINT64_C(1) << 56)   /* 22 years; nobody waits for more */
+#define SHORTEST_PERIOD_NS  20000u              /* the host does not interrupt more often, whatever the guest asks */
+#define LONGEST_WAIT_TICKS  (UINT64_C(1) << 56) /* 22 years; nobody waits for more */
 
 struct hpet_timer {
     struct hpet *hpet;
@@ -35,7 +35,7 @@ struct hpet_timer {
     uint32_t config;
     uint64_t comparator; /* next match */
     uint64_t period;
-    uint64_t checked;    /* counter up to which matches have been delivered */
+    uint64_t checked; /* counter up to which matches have been delivered */
 };
 
 struct hpet {

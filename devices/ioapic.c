@@ -90,6 +90,12 @@ void ioapic_eoi(struct ioapic *ioapic, unsigned vector) {
     }
 }
 
+void ioapic_retry(struct ioapic *ioapic) {
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        if (entry_is_level(ioapic, pin))
+            service_level(ioapic, pin);
+}
+
 /* Edge mode has no remote IRR: switching to it and back is how system software without the EOI register clears it. */
 static void write_entry_low(struct ioapic *ioapic, unsigned pin, uint32_t value) {
     const uint32_t remote_irr = (value & ENTRY_LEVEL) ? ioapic->entry[pin].low & ENTRY_REMOTE_IRR : 0;

@@ -27,5 +27,7 @@ void ioapic_reset(struct ioapic *ioapic);
 void ioapic_set(void *ioapic, unsigned pin, bool asserted);
 /* A processor has finished `vector`: level entries with it may fire again, at once where the pin is still asserted. */
 void ioapic_eoi(struct ioapic *ioapic, unsigned vector);
+/* A processor accepts interrupts that it refused before: level interrupts that wait are sent again. */
+void ioapic_retry(struct ioapic *ioapic);
 
 #endif

@@ -241,8 +241,8 @@ void lapic_set_lint(struct lapic *lapic, unsigned pin, bool asserted) {
 
 /* What software can set in an entry; delivery status (12) and remote IRR (14) are read-only. */
 static const uint32_t entry_writable[LVT_ENTRIES] = {
-    [LVT_TIMER] = 0x700FF,       [LVT_THERMAL] = 0x107FF, [LVT_PERFORMANCE] = 0x107FF,
-    [LVT_LINT0] = 0x1A7FF,       [LVT_LINT1] = 0x1A7FF,   [LVT_ERROR] = 0x100FF,
+    [LVT_TIMER] = 0x700FF, [LVT_THERMAL] = 0x107FF, [LVT_PERFORMANCE] = 0x107FF,
+    [LVT_LINT0] = 0x1A7FF, [LVT_LINT1] = 0x1A7FF,   [LVT_ERROR] = 0x100FF,
 };
 
 void lapic_write_entry(struct lapic *lapic, enum lapic_entry entry, uint32_t value) {
@@ -264,10 +264,13 @@ void lapic_write_entry(struct lapic *lapic, enum lapic_entry entry, uint32_t val
 }
 
 void lapic_write_svr(struct lapic *lapic, uint32_t value) {
+    const bool was_enabled = lapic->svr & SVR_ENABLE;
     lapic->svr = value & 0x3FF;
     if (!(lapic->svr & SVR_ENABLE))
         for (unsigned entry = 0; entry < LVT_ENTRIES; entry++)
             lapic_write_entry(lapic, entry, lapic->lvt[entry]);
+    else if (!was_enabled)
+        apic_bus_retry(lapic->apic_bus);
     lapic_update(lapic);
 }
 

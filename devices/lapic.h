@@ -27,7 +27,7 @@ struct lapic_cpu {
 };
 
 struct lapic_config {
-    uint32_t id;                    /* initial APIC id, below 255 */
+    uint32_t id; /* initial APIC id, below 255 */
     bool is_boot_processor;
     bool has_x2apic;                /* CPUID.1:ECX[21]; else IA32_APIC_BASE[10] is reserved */
     bool has_tsc_deadline;          /* CPUID.1:ECX[24]; else the MSR does not exist */

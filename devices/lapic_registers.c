@@ -33,17 +33,12 @@ enum {
     REGISTERS = 0x40
 };
 
-enum {
-    MSR_APIC_BASE = 0x1B,
-    MSR_TSC_DEADLINE = 0x6E0,
-    MSR_X2APIC = 0x800,
-    MSR_X2APIC_END = 0x900
-};
+enum { MSR_APIC_BASE = 0x1B, MSR_TSC_DEADLINE = 0x6E0, MSR_X2APIC = 0x800, MSR_X2APIC_END = 0x900 };
 
 /* Version 14h, six local vector table entries, no EOI-broadcast suppression. */
-#define VERSION (0x14u | (LVT_ENTRIES - 1) << 16)
+#define VERSION      (0x14u | (LVT_ENTRIES - 1) << 16)
 #define ICR_WRITABLE 0xCCFFFu
-#define ICR_BUSY 0x1000u
+#define ICR_BUSY     0x1000u
 
 /* ---- Both modes ---- */
 
@@ -208,7 +203,7 @@ static const struct x2apic_register x2apic_registers[REGISTERS] = {
     [REGISTER_EOI] = {false, true, 0},
     [REGISTER_LDR] = {true, false, 0},
     [REGISTER_SVR] = {true, true, 0x3FF},
-    [REGISTER_ISR ... REGISTER_ESR - 1] = {true, false, 0},
+    [REGISTER_ISR... REGISTER_ESR - 1] = {true, false, 0},
     [REGISTER_ESR] = {true, true, 0},
     [REGISTER_ICR_LOW] = {true, true, ICR_WRITABLE | ICR_BUSY},
     [REGISTER_LVT + LVT_TIMER] = {true, true, 0x710FF},

@@ -8,15 +8,7 @@
 #include "devices/lapic.h"
 
 /* The local vector table in register order (SDM vol. 3A, 11.5.1): offsets 320h, 330h, ... 370h. */
-enum lapic_entry {
-    LVT_TIMER,
-    LVT_THERMAL,
-    LVT_PERFORMANCE,
-    LVT_LINT0,
-    LVT_LINT1,
-    LVT_ERROR,
-    LVT_ENTRIES
-};
+enum lapic_entry { LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_ENTRIES };
 
 enum { LVT_REMOTE_IRR = 1 << 14, LVT_LEVEL = 1 << 15, LVT_MASKED = 1 << 16 };
 
@@ -44,8 +36,8 @@ struct lapic_timer {
 struct lapic {
     struct lapic_config config;
     struct apic_bus *apic_bus;
-    uint64_t base;     /* IA32_APIC_BASE */
-    uint8_t id;        /* xAPIC id; in x2APIC mode it is config.id */
+    uint64_t base; /* IA32_APIC_BASE */
+    uint8_t id;    /* xAPIC id; in x2APIC mode it is config.id */
     uint8_t tpr;
     uint8_t ldr;       /* bits 31:24 of the register; x2APIC derives its own from the id */
     uint8_t dfr_model; /* bits 31:28 of the register */
@@ -55,9 +47,9 @@ struct lapic {
     uint32_t icr_low, icr_high;
     uint32_t lvt[LVT_ENTRIES];
     struct lapic_vectors irr, isr, tmr;
-    bool lint[2];           /* pin levels */
-    bool has_extint;        /* an ExtINT message waits for its INTA cycle */
-    bool is_intr_asserted;  /* what config.cpu.set_intr was told last */
+    bool lint[2];          /* pin levels */
+    bool has_extint;       /* an ExtINT message waits for its INTA cycle */
+    bool is_intr_asserted; /* what config.cpu.set_intr was told last */
     struct lapic_timer timer;
 };
 

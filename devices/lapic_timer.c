@@ -10,7 +10,7 @@ enum { MODE_ONE_SHOT, MODE_PERIODIC, MODE_TSC_DEADLINE };
 
 /* A guest may ask for a period of 1 ns; the host does not interrupt more often than this. */
 #define SHORTEST_PERIOD_NS 20000u
-#define LONGEST_WAIT_NS (UINT64_C(1) << 62)
+#define LONGEST_WAIT_NS    (UINT64_C(1) << 62)
 
 static unsigned entry_mode(uint32_t entry) {
     return entry >> 17 & 3;

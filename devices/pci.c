@@ -133,8 +133,8 @@ static void map_bar(struct pci_function *function, unsigned index) {
     if (bar->is_mapped || !bar_is_decoded(function, index))
         return;
     bar->mapped_at = bar_address(function, index);
-    bar->is_mapped = bus_attach(function->bus->config.bus, bar->space, bar->mapped_at, bar->size, bar->ops,
-                                bar->device, function->name) == BUS_OK;
+    bar->is_mapped = bus_attach(function->bus->config.bus, bar->space, bar->mapped_at, bar->size, bar->ops, bar->device,
+                                function->name) == BUS_OK;
 }
 
 static void map_all_bars(struct pci_bus *bus) {

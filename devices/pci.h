@@ -59,8 +59,8 @@ struct pci_function {
     /* Kept by pci.c. */
     struct pci_bus *bus;
     unsigned slot, number;
-    bool is_intx_asserted;     /* what the device wants */
-    bool is_intx_told;         /* what the bus was told: the command register can turn it off */
+    bool is_intx_asserted; /* what the device wants */
+    bool is_intx_told;     /* what the bus was told: the command register can turn it off */
 };
 
 struct pci_identity {

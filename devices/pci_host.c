@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { REGISTER_PAM = 0x59, REGISTER_SMRAM = 0x72 };                      /* 82441FX, 3.2.18 and 3.2.20 */
+enum { REGISTER_PAM = 0x59, REGISTER_SMRAM = 0x72 }; /* 82441FX, 3.2.18 and 3.2.20 */
 enum { REGISTER_PIRQ = 0x60, PIRQ_OFF = 0x80, REGISTER_XBCS = 0x4E, REGISTER_TOM = 0x69 }; /* 82371SB, 3.1 */
 enum { REGISTER_PMBA = 0x40, REGISTER_PMREGMISC = 0x80, PMREGMISC_PMIOSE = 1 };            /* 82371AB, 7.1 */
 
@@ -14,8 +14,8 @@ struct pci_host {
     struct pci_host_config config;
     struct pci_bus *pci;
     struct pci_function bridge, isa, pm;
-    bool pirq[4];             /* levels */
-    uint16_t irqs_asserted;   /* what the ISA lines were told */
+    bool pirq[4];           /* levels */
+    uint16_t irqs_asserted; /* what the ISA lines were told */
     bool is_pm_mapped;
     uint16_t pm_base;
     bool is_attached;

@@ -36,8 +36,8 @@ void pci_host_reset(struct pci_host *host);
 struct pci_bus *pci_host_bus(struct pci_host *host);
 
 struct pci_host_setup {
-    uint16_t pm_base;        /* of the ACPI block, a multiple of 40h */
-    uint8_t pirq_irq[4];     /* ISA interrupt of each PIRQ */
+    uint16_t pm_base;                 /* of the ACPI block, a multiple of 40h */
+    uint8_t pirq_irq[4];              /* ISA interrupt of each PIRQ */
     uint32_t memory_base, memory_end; /* for BARs; ends are exclusive */
     uint16_t port_base;
     uint32_t port_end;

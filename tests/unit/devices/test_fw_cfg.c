@@ -112,8 +112,17 @@ START_TEST(directory_lists_files) {
     ck_assert(fw_cfg_add_file(fw_cfg, "etc/one", "hello!", 6)); /* new content, same place */
     ck_assert_uint_eq(dma(FW_CFG_FILE_DIR << 16 | SELECT | READ, 4 + 2 * 64, TARGET), 0);
     const uint8_t *directory = memory + TARGET;
-    ck_assert_mem_eq(directory, "\0\0\0\2" "\0\0\0\6" "\0\x20\0\0" "etc/one", 20);
-    ck_assert_mem_eq(directory + 68, "\0\0\0\2" "\0\x21\0\0" "etc/two", 16);
+    ck_assert_mem_eq(directory,
+                     "\0\0\0\2"
+                     "\0\0\0\6"
+                     "\0\x20\0\0"
+                     "etc/one",
+                     20);
+    ck_assert_mem_eq(directory + 68,
+                     "\0\0\0\2"
+                     "\0\x21\0\0"
+                     "etc/two",
+                     16);
     out(FW_CFG_PORT, 2, 0x20);
     ck_assert_uint_eq(read_bytes(6), UINT64_C(0x216F6C6C6568));
 }

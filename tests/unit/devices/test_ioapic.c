@@ -179,6 +179,16 @@ START_TEST(level_that_nobody_accepts_leaves_remote_irr_clear) {
 }
 END_TEST
 
+START_TEST(refused_level_is_sent_again_when_the_apic_is_enabled) {
+    apic_write(&f, 1, 0xF0, 0xFF);
+    write_entry(PIN, LEVEL | 0x44, 1);
+    ioapic_set(f.ioapic, PIN, true);
+    ck_assert_uint_eq(read_index(0x10 + 2 * PIN), LEVEL | 0x44);
+    apic_write(&f, 1, 0xF0, 0x1FF);
+    ck_assert_int_eq(acknowledge(&f, 1), 0x44);
+}
+END_TEST
+
 START_TEST(extint_pin_asks_the_8259) {
     f.extint_vector = 0x30;
     write_entry(0, 0x700, 2);
@@ -212,6 +222,7 @@ int main(void) {
     tcase_add_test(tests, eoi_of_a_redirected_level_still_clears_it);
     tcase_add_test(tests, logical_destination_reaches_x2apic_processors);
     tcase_add_test(tests, level_that_nobody_accepts_leaves_remote_irr_clear);
+    tcase_add_test(tests, refused_level_is_sent_again_when_the_apic_is_enabled);
     tcase_add_test(tests, extint_pin_asks_the_8259);
     tcase_add_test(tests, pin_out_of_range_is_ignored);
     suite_add_tcase(suite, tests);

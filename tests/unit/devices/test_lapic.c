@@ -276,12 +276,12 @@ END_TEST
 
 START_TEST(apic_base_refuses_illegal_switches) {
     ck_assert_uint_eq(msr_read(&f, 0, BASE), XAPIC | 0x100);
-    ck_assert(!msr_write(&f, 1, BASE, 0xFEE00400));  /* invalid state */
+    ck_assert(!msr_write(&f, 1, BASE, 0xFEE00400)); /* invalid state */
     ck_assert(msr_write(&f, 1, BASE, X2APIC));
-    ck_assert(!msr_write(&f, 1, BASE, XAPIC));       /* back to xAPIC */
+    ck_assert(!msr_write(&f, 1, BASE, XAPIC)); /* back to xAPIC */
     ck_assert(!msr_write(&f, 1, BASE, 0xFEE00400));
     ck_assert(msr_write(&f, 1, BASE, OFF));
-    ck_assert(!msr_write(&f, 1, BASE, X2APIC));      /* from disabled */
+    ck_assert(!msr_write(&f, 1, BASE, X2APIC)); /* from disabled */
     ck_assert(msr_write(&f, 1, BASE, XAPIC));
     ck_assert(!msr_write(&f, 1, BASE, XAPIC | 1));
     ck_assert(!msr_write(&f, 1, BASE, XAPIC | UINT64_C(1) << 40));
@@ -347,10 +347,10 @@ START_TEST(x2apic_refuses_reserved_registers_and_bits) {
     static const struct {
         uint32_t index;
         uint64_t value;
-    } refused[] = {{0x802, 1},        {0x803, 0},           {0x80A, 0},       {0x80B, 1}, {0x80D, 1},
-                   {0x80E, 0},        {0x808, 0x100},       {0x80F, 0x1000},  {0x810, 0}, {0x828, 1},
-                   {0x830, 1u << 13}, {0x830, 1u << 20},    {0x831, 0},       {0x832, 0x80000},
-                   {0x839, 0},        {0x83E, 4},           {0x83F, 0x100},   {0x838, UINT64_C(1) << 32}};
+    } refused[] = {
+        {0x802, 1},     {0x803, 0},       {0x80A, 0}, {0x80B, 1}, {0x80D, 1},        {0x80E, 0},
+        {0x808, 0x100}, {0x80F, 0x1000},  {0x810, 0}, {0x828, 1}, {0x830, 1u << 13}, {0x830, 1u << 20},
+        {0x831, 0},     {0x832, 0x80000}, {0x839, 0}, {0x83E, 4}, {0x83F, 0x100},    {0x838, UINT64_C(1) << 32}};
     ck_assert(msr_write(&f, 0, BASE, X2APIC | 0x100));
     for (unsigned i = 0; i < sizeof unreadable / sizeof *unreadable; i++)
         ck_assert_msg(!msr_is_readable(&f, 0, unreadable[i]), "%x", unreadable[i]);
@@ -552,6 +552,38 @@ START_TEST(garbage_into_every_register_does_no_harm) {
 }
 END_TEST
 
+/* Random register, MSR and I/O APIC writes by all processors; the APICs must still work afterwards. */
+START_TEST(random_storm_is_survived) {
+    static const uint32_t bases[4] = {X2APIC, XAPIC, OFF, 0xFED40800};
+    uint32_t random = 12345;
+    for (unsigned i = 0; i < 200000; i++) {
+        random = random * 1664525 + 1013904223;
+        const unsigned cpu = random >> 8 & 3, what = random >> 12 & 15, offset = random >> 16 & 0xFFF;
+        random = random * 1664525 + 1013904223;
+        if (what < 6)
+            apic_write(&f, cpu, offset & 0x3F0, random >> 4);
+        else if (what < 10)
+            msr_write(&f, cpu, 0x800 + (offset & 0x3F), random >> 12);
+        else if (what < 12)
+            bus_write(f.bus, TRAPEZE_MMIO, IOAPIC_BASE + (random >> 16 & 0x10), 4, random >> 8);
+        else if (what < 14)
+            ioapic_set(f.ioapic, offset & 31, random >> 16 & 1);
+        else if (what == 14)
+            acknowledge(&f, cpu);
+        else if ((offset & 31) == 0)
+            msr_write(&f, cpu, BASE, bases[random >> 20 & 3]);
+        if ((i & 255) == 0)
+            clock_step(f.clock, random >> 12);
+    }
+    apic_bus_reset(f.apic_bus);
+    ioapic_reset(f.ioapic);
+    apic_enable(&f);
+    apic_send(&f, 0, 0x4031, 3);
+    ck_assert_int_eq(acknowledge(&f, 3), 0x31);
+    ck_assert(!f.cpu[3].intr);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("lapic");
     TCase *plain = tcase_create("without x2APIC"), *tests = tcase_create("lapic");
@@ -598,6 +630,7 @@ int main(void) {
     tcase_add_test(tests, tsc_deadline_zero_and_mode_change_disarm);
     tcase_add_test(tests, odd_accesses_do_no_harm);
     tcase_add_test(tests, garbage_into_every_register_does_no_harm);
+    tcase_add_test(tests, random_storm_is_survived);
     suite_add_tcase(suite, plain);
     suite_add_tcase(suite, tests);
     return run_suite(suite);

@@ -102,8 +102,8 @@ static void toy_init(struct toy *toy) {
     pci_function_init(&toy->function, "toy", &identity);
     toy->function.bar[0] = (struct pci_bar){TRAPEZE_MMIO, .size = 0x1000, .ops = &toy_ops, .device = toy};
     toy->function.bar[1] = (struct pci_bar){TRAPEZE_PORT, .size = 0x20, .ops = &toy_ops, .device = toy};
-    toy->function.bar[2] = (struct pci_bar){
-        TRAPEZE_MMIO, .size = 0x10000, .is_64bit = true, .is_prefetchable = true, .ops = &toy_ops, .device = toy};
+    toy->function.bar[2] = (struct pci_bar){TRAPEZE_MMIO,    .size = 0x10000, .is_64bit = true, .is_prefetchable = true,
+                                            .ops = &toy_ops, .device = toy};
 }
 
 static bool memory_answers(uint64_t address) {
