@@ -26,7 +26,7 @@ static bool run_command(struct char_backend *backend, uint8_t command) {
     case 'a':
         return true;
     case 'x':
-        say(backend, "\r\ntrapeze: terminated by Ctrl-A x\r\n");
+        say(backend, "\ntrapeze: terminated by Ctrl-A x\n");
         if (backend->escapes.quit)
             backend->escapes.quit(backend->escapes.opaque);
         return false;
@@ -34,12 +34,12 @@ static bool run_command(struct char_backend *backend, uint8_t command) {
         char_tell(backend, CHAR_BREAK);
         return false;
     case 'c':
-        say(backend, "\r\ntrapeze: there is no monitor to switch to\r\n");
+        say(backend, "\ntrapeze: there is no monitor to switch to\n");
         return false;
     case 'h':
     case '?':
-        say(backend, "\r\nCtrl-A h  this help\r\nCtrl-A x  end the machine\r\nCtrl-A b  send a break\r\n"
-                     "Ctrl-A c  switch to the monitor\r\nCtrl-A a  send Ctrl-A\r\n");
+        say(backend, "\nCtrl-A h  this help\nCtrl-A x  end the machine\nCtrl-A b  send a break\n"
+                     "Ctrl-A c  switch to the monitor\nCtrl-A a  send Ctrl-A\n");
         return false;
     default:
         return false;
@@ -90,6 +90,7 @@ void char_raw_terminal(struct char_backend *backend) {
 static void prepare_terminal(struct char_backend *backend, bool keeps_signals) {
     if (tcgetattr(STDIN_FILENO, &backend->saved) != 0)
         return;
+    /* Output processing stays on: much bare-metal software ends its lines with a line feed alone. */
     struct termios raw = backend->saved;
     raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
     raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN);
