@@ -164,31 +164,24 @@ static bool bzimage_place_kernel(struct loader *loader, const struct image *kern
 }
 
 static bool bzimage_load_initrd(struct loader *loader, struct bzimage *bz) {
-    struct image initrd;
-    const char *path = loader->request->initrd;
-    if (!path)
+    if (!loader->request->initrd)
         return true;
-    const char *reason = image_open(&initrd, path);
-    if (reason)
-        return loader_fail(loader, path, "%s", reason);
-    const uint32_t address_max = bzimage_field(bz, INITRD_ADDR_MAX, 4, 0x203, 0x37ffffff);
-    struct loader_wish wish = {initrd.size, 4096, LAYOUT_HIGH_MEMORY, (uint64_t)address_max + 1, true, "the initrd"};
-    uint64_t address = 0;
-    bool is_placed = loader_place(loader, &wish, &address);
-    if (!is_placed && bz->is_entered_in_long_mode && bzimage_get(bz, XLOADFLAGS, 2) & XLF_CAN_BE_LOADED_ABOVE_4G) {
-        wish.to = UINT64_MAX;
-        is_placed = loader_place(loader, &wish, &address);
-    }
-    const bool is_loaded =
-        is_placed ? loader_copy(loader, &initrd, 0, address, initrd.size)
-                  : loader_fail(loader, path, "the initrd of %llu MiB does not fit into memory beside the kernel",
-                                (unsigned long long)(initrd.size >> 20));
-    bzimage_put(bz, RAMDISK_IMAGE, 4, address);
-    bzimage_put(bz, RAMDISK_SIZE, 4, initrd.size);
-    bzimage_put(bz, ZP_EXT_RAMDISK_IMAGE, 4, address >> 32);
-    bzimage_put(bz, ZP_EXT_RAMDISK_IMAGE + 4, 4, initrd.size >> 32);
-    image_close(&initrd);
-    return is_loaded;
+    const uint64_t end = (uint64_t)bzimage_field(bz, INITRD_ADDR_MAX, 4, 0x203, 0x37ffffff) + 1;
+    struct loader_wish wishes[] = {
+        {0, 4096, LAYOUT_HIGH_MEMORY, end, true, "the initrd"},
+        {0, 4096, LAYOUT_HIGH_MEMORY, UINT64_MAX, true, "the initrd"},
+    };
+    const bool is_free_above =
+        bz->is_entered_in_long_mode && bzimage_get(bz, XLOADFLAGS, 2) & XLF_CAN_BE_LOADED_ABOVE_4G;
+    struct loader_extent initrd;
+    if (!loader_load_file(loader, loader->request->initrd, wishes, is_free_above ? 2 : 1, &initrd))
+        return false;
+    const uint64_t size = initrd.end - initrd.start;
+    bzimage_put(bz, RAMDISK_IMAGE, 4, initrd.start);
+    bzimage_put(bz, RAMDISK_SIZE, 4, size);
+    bzimage_put(bz, ZP_EXT_RAMDISK_IMAGE, 4, initrd.start >> 32);
+    bzimage_put(bz, ZP_EXT_RAMDISK_IMAGE + 4, 4, size >> 32);
+    return true;
 }
 
 static bool bzimage_load_command_line(struct loader *loader, const struct image *kernel, struct bzimage *bz) {

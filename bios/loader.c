@@ -152,3 +152,27 @@ bool loader_place(struct loader *loader, const struct loader_wish *wish, uint64_
     }
     return false;
 }
+
+static bool loader_load_image(struct loader *loader, const struct image *image, struct loader_wish *wishes,
+                              unsigned count, struct loader_extent *placed) {
+    for (unsigned i = 0; i < count; i++) {
+        wishes[i].size = image->size;
+        if (!loader_place(loader, &wishes[i], &placed->start))
+            continue;
+        placed->end = placed->start + image->size;
+        return loader_copy(loader, image, 0, placed->start, image->size);
+    }
+    return loader_fail(loader, image->path, "%s of %llu MiB does not fit into memory beside the kernel", wishes[0].what,
+                       (unsigned long long)(image->size >> 20));
+}
+
+bool loader_load_file(struct loader *loader, const char *path, struct loader_wish *wishes, unsigned count,
+                      struct loader_extent *placed) {
+    struct image image;
+    const char *reason = image_open(&image, path);
+    if (reason)
+        return loader_fail(loader, path, "%s", reason);
+    const bool is_loaded = loader_load_image(loader, &image, wishes, count, placed);
+    image_close(&image);
+    return is_loaded;
+}

@@ -52,4 +52,11 @@ bool loader_take(struct loader *loader, const char *path, const struct loader_ex
 /* Finds a free place in RAM and claims it; false (no error set) when there is none. */
 bool loader_place(struct loader *loader, const struct loader_wish *wish, uint64_t *address);
 
+/*
+ * Opens a file, puts it into the first of the `count` wished places that is free (their size is filled in here), and
+ * tells where. False with the error set.
+ */
+bool loader_load_file(struct loader *loader, const char *path, struct loader_wish *wishes, unsigned count,
+                      struct loader_extent *placed);
+
 #endif

@@ -175,35 +175,25 @@ static bool multiboot_add_string(struct multiboot *mb, const char *first, size_t
     return true;
 }
 
-/* Modules are page-aligned and follow the kernel. */
-static bool multiboot_copy_module(struct multiboot *mb, const struct image *file, struct multiboot_module *module) {
-    const struct loader_wish wish = {file->size, 4096, mb->end, LAYOUT_FOUR_GIB, false, "a module"};
-    uint64_t address;
-    if (!loader_place(mb->loader, &wish, &address))
-        return loader_fail(mb->loader, file->path, "the module of %llu MiB does not fit into memory behind the kernel",
-                           (unsigned long long)(file->size >> 20));
-    module->start = (uint32_t)address;
-    module->end = (uint32_t)(address + file->size);
-    mb->end = address + file->size;
-    return loader_copy(mb->loader, file, 0, address, file->size);
-}
-
-/* One "file args"; `text` is the caller's to change and has the whole string. */
+/* One "file args"; `text` is the caller's to change and has the whole string. Modules follow the kernel on pages. */
 static bool multiboot_load_module(struct multiboot *mb, char *text) {
+    struct loader *loader = mb->loader;
     if (mb->block->info.module_count == MULTIBOOT_MODULES_MAX)
-        return loader_fail(mb->loader, mb->loader->request->initrd, "more than %d modules (-initrd)",
-                           MULTIBOOT_MODULES_MAX);
+        return loader_fail(loader, loader->request->initrd, "more than %d modules (-initrd)", MULTIBOOT_MODULES_MAX);
     struct multiboot_module *module = &mb->block->modules[mb->block->info.module_count++];
     if (!multiboot_add_string(mb, text, strlen(text), NULL, &module->string))
         return false;
     text[strcspn(text, " ")] = 0;
-    struct image file;
-    const char *reason = image_open(&file, text);
-    if (reason)
-        return loader_fail(mb->loader, *text ? text : "-initrd", "%s", *text ? reason : "a module without a file name");
-    const bool is_loaded = multiboot_copy_module(mb, &file, module);
-    image_close(&file);
-    return is_loaded;
+    if (!*text)
+        return loader_fail(loader, "-initrd", "a module without a file name");
+    struct loader_wish wish = {0, 4096, mb->end, LAYOUT_FOUR_GIB, false, "the module"};
+    struct loader_extent placed;
+    if (!loader_load_file(loader, text, &wish, 1, &placed))
+        return false;
+    module->start = (uint32_t)placed.start;
+    module->end = (uint32_t)placed.end;
+    mb->end = placed.end;
+    return true;
 }
 
 /* Cuts the next part off a list where "," separates and ",," is a comma; NULL at the end. */

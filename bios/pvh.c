@@ -37,23 +37,16 @@ struct pvh_block {
 };
 
 static bool pvh_load_initrd(struct loader *loader, struct pvh_block *block) {
-    struct image initrd;
-    const char *path = loader->request->initrd;
-    if (!path)
+    if (!loader->request->initrd)
         return true;
-    const char *reason = image_open(&initrd, path);
-    if (reason)
-        return loader_fail(loader, path, "%s", reason);
-    const struct loader_wish wish = {initrd.size, 4096, LAYOUT_HIGH_MEMORY, LAYOUT_FOUR_GIB, true, "the initrd"};
-    block->module.size = initrd.size;
+    struct loader_wish wish = {0, 4096, LAYOUT_HIGH_MEMORY, LAYOUT_FOUR_GIB, true, "the initrd"};
+    struct loader_extent initrd;
+    if (!loader_load_file(loader, loader->request->initrd, &wish, 1, &initrd))
+        return false;
     block->info.module_count = 1;
-    const bool is_loaded =
-        loader_place(loader, &wish, &block->module.address)
-            ? loader_copy(loader, &initrd, 0, block->module.address, initrd.size)
-            : loader_fail(loader, path, "the initrd of %llu MiB does not fit into memory beside the kernel",
-                          (unsigned long long)(initrd.size >> 20));
-    image_close(&initrd);
-    return is_loaded;
+    block->module.address = initrd.start;
+    block->module.size = initrd.end - initrd.start;
+    return true;
 }
 
 static void pvh_fill_block(const struct loader *loader, struct pvh_block *block, uint64_t address) {

@@ -1,5 +1,6 @@
 /* Linux bzImage: what the kernel finds in its zero page and registers, and what a bad file is told. */
 #include "tests/unit/bios/guest_double.h"
+#include "tests/unit/bios/refusal.h"
 #include "tests/unit/bios/synthetic.h"
 
 #include <check.h>
@@ -12,12 +13,6 @@
 static void boot_synthetic(struct guest_double *guest, uint8_t file[SYNTHETIC_BZIMAGE_SIZE]) {
     guest_double_set_kernel(guest, file, SYNTHETIC_BZIMAGE_SIZE);
     ck_assert_msg(guest_double_boot(guest), "%s", guest->error.text);
-}
-
-static void expect_refusal(struct guest_double *guest, const char *reason) {
-    ck_assert_msg(!guest_double_boot(guest), "booted, although: %s", reason);
-    ck_assert_msg(strstr(guest->error.text, reason) != NULL, "\"%s\" does not say \"%s\"", guest->error.text, reason);
-    ck_assert_ptr_null(strchr(guest->error.text, '\n'));
 }
 
 START_TEST(long_mode_entry_has_identity_map_and_zero_page_in_rsi) {

@@ -1,17 +1,12 @@
 /* Multiboot 1: flat and ELF kernels, modules, and what a bad header is told. */
 #include "tests/unit/bios/guest_double.h"
+#include "tests/unit/bios/refusal.h"
 #include "tests/unit/bios/synthetic.h"
 
 #include <check.h>
 #include <stdio.h>
 
 #define MIB UINT64_C(0x100000)
-
-static void expect_refusal(struct guest_double *guest, const char *reason) {
-    ck_assert_msg(!guest_double_boot(guest), "booted, although: %s", reason);
-    ck_assert_msg(strstr(guest->error.text, reason) != NULL, "\"%s\" does not say \"%s\"", guest->error.text, reason);
-    ck_assert_ptr_null(strchr(guest->error.text, '\n'));
-}
 
 static const char *string_at(const struct guest_double *guest, uint64_t pointer) {
     return (const char *)guest_double_at(guest, guest_double_get(guest, pointer, 4), 64);
@@ -237,7 +232,7 @@ START_TEST(too_many_or_too_large_modules_are_refused) {
     synthetic_elf32(&file);
     guest_double_set_kernel(&guest, &file, sizeof file);
     guest_double_set_initrd(&guest, large, sizeof large);
-    expect_refusal(&guest, "the module of 15 MiB does not fit into memory behind the kernel");
+    expect_refusal(&guest, "the module of 15 MiB does not fit into memory beside the kernel");
     guest_double_set_initrd(&guest, "m", 1);
     list[0] = 0;
     for (unsigned i = 0; i < 65; i++) {

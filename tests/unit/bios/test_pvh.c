@@ -1,16 +1,11 @@
 /* ELF kernels entered by PVH: segments, start information, and what a damaged file is told. */
 #include "tests/unit/bios/guest_double.h"
+#include "tests/unit/bios/refusal.h"
 #include "tests/unit/bios/synthetic.h"
 
 #include <check.h>
 
 #define MIB UINT64_C(0x100000)
-
-static void expect_refusal(struct guest_double *guest, const char *reason) {
-    ck_assert_msg(!guest_double_boot(guest), "booted, although: %s", reason);
-    ck_assert_msg(strstr(guest->error.text, reason) != NULL, "\"%s\" does not say \"%s\"", guest->error.text, reason);
-    ck_assert_ptr_null(strchr(guest->error.text, '\n'));
-}
 
 START_TEST(segments_are_at_their_physical_addresses_and_bss_is_zero) {
     struct guest_double guest;
