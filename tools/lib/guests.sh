@@ -60,7 +60,7 @@ guests_fetch() {
             sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p') && [ -n "$image" ] &&
             (cd "$partial/downloads" && guests_apt "$state" "$architecture" apt-get download "$image" busybox-static)
     } >"$state/log/fetch" 2>&1 || {
-        grep '^[EW]:' "$state/log/fetch" | head -n 5 >&2 || true
+        grep -E '^(E:|W: Failed)' "$state/log/fetch" | head -n 5 >&2 || true
         say "could not download $meta"
         return 1
     }
