@@ -6,8 +6,9 @@
  */
 #include "translator/translation.h"
 
+/* A block of one instruction always ends in C, which looks at what the instruction did. */
 static bool may_chain(const struct translation *t) {
-    return !(t->key & (MODE_TF | MODE_BREAKPOINTS));
+    return !(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW));
 }
 
 static bool is_same_page(const struct translation *t, uint64_t target) {
@@ -102,7 +103,7 @@ static struct late_exit *emit_poll(struct translation *t, uint64_t rip) {
 }
 
 static bool needs_poll(const struct translation *t, uint64_t target) {
-    return target <= t->in.rip && !(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW));
+    return target <= t->in.rip && may_chain(t);
 }
 
 static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand);
@@ -123,7 +124,7 @@ void translate_jump(struct translation *t) {
         return;
     }
     emit_branch_operand(t, operand);
-    if (!may_chain(t) || (t->key & MODE_SLOW)) {
+    if (!may_chain(t)) {
         emit_call(e, t->engine->stubs.indirect);
         return;
     }
@@ -337,7 +338,7 @@ void translate_call(struct translation *t) {
         emit_direct_call(t, branch_target(t));
     } else {
         emit_load(e, REG_S, target_slot);
-        if (!(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW)))
+        if (may_chain(t))
             emit_poll(t, 0)->is_indirect = true;
         emit_indirect_call(t);
     }

@@ -144,6 +144,8 @@ void engine_insert(struct engine *engine, struct block *block);
 /* Marks a page as code before its bytes are read. False: a vCPU may still write to it directly, so stop the world and
    call invalidate_writes. */
 bool engine_mark_code(struct engine *engine, uint64_t physical_page);
+/* After blocks of the page came or went. */
+void engine_recount_lines(struct engine *engine, uint64_t physical_page);
 bool engine_is_code(struct engine *engine, uint64_t physical_page);
 void invalidate_writes(struct engine *engine, uint64_t physical_page);
 

@@ -42,10 +42,7 @@ struct block *engine_find(struct engine *engine, uint64_t physical, uint64_t rip
 
 /* A direct link is sound where both ends are in one page: running the one proves the mapping of the other. */
 static bool may_link(const struct block *from, const struct block *to) {
-    uint32_t ignored = MODE_SLOW;
-    if (to->key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS))
-        return false;
-    return from->is_valid && to->is_valid && (from->key & ~ignored) == to->key &&
+    return from->is_valid && to->is_valid && from->key == to->key &&
            (from->physical & ~MEMORY_PAGE_MASK) == (to->physical & ~MEMORY_PAGE_MASK) &&
            (from->rip & ~MEMORY_PAGE_MASK) == (to->rip & ~MEMORY_PAGE_MASK) && to->second_page == BLOCK_NO_PAGE &&
            from->second_page == BLOCK_NO_PAGE;

@@ -24,6 +24,8 @@ bool engine_mark_code(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
     if (!region)
         return true;
+    /* Until the block is in, every store to the page counts as one to its code: it may come after the reading. */
+    atomic_store(&page_of(engine, page)->lines, ~0ull);
     _Atomic uint8_t *flags = memory_page_flags(region, guest_physical_at(page));
     uint8_t before = atomic_fetch_or(flags, MEMORY_CODE);
     return (before & MEMORY_CODE) || !(before & MEMORY_WRITE_CACHED);
@@ -83,20 +85,11 @@ static uint64_t block_lines(const struct block *block, uint64_t page) {
     return (~0ull << (first / 64)) & (~0ull >> (63 - last / 64));
 }
 
-static void add_lines(struct engine *engine, const struct block *block, uint64_t page) {
-    struct code_page *list = page_of(engine, page);
-    if (list)
-        atomic_fetch_or(&list->lines, block_lines(block, page));
-}
-
 void engine_insert(struct engine *engine, struct block *block) {
     uint64_t page = block->physical & ~MEMORY_PAGE_MASK;
     page_insert(engine, block, page);
-    add_lines(engine, block, page);
-    if (block->second_page != BLOCK_NO_PAGE && block->second_page != page) {
+    if (block->second_page != BLOCK_NO_PAGE && block->second_page != page)
         page_insert(engine, block, block->second_page);
-        add_lines(engine, block, block->second_page);
-    }
     unsigned hash = engine_hash(block->physical, block->rip, block->key);
     block->hash_next = atomic_load(&engine->hash[hash]);
     atomic_store(&engine->hash[hash], block);
@@ -195,7 +188,7 @@ static void drop_block(struct engine *engine, struct block *block, bool keeps_me
 /* ---- Entry points ---- */
 
 /* Lines that blocks still come from; a page without any is plain memory again. */
-static void recount(struct engine *engine, uint64_t page) {
+void engine_recount_lines(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
     struct code_page *list = page_of(engine, page);
     if (!region || !list)
@@ -218,7 +211,7 @@ void invalidate_lines(struct engine *engine, uint64_t page, uint64_t lines) {
             drop_block(engine, block, true);
         block = next;
     }
-    recount(engine, page);
+    engine_recount_lines(engine, page);
 }
 
 static void drop_chunk(struct engine *engine, struct code_chunk *chunk) {
@@ -229,9 +222,9 @@ static void drop_chunk(struct engine *engine, struct code_chunk *chunk) {
         if (!block->is_valid)
             continue;
         drop_block(engine, block, false);
-        recount(engine, page);
+        engine_recount_lines(engine, page);
         if (second != BLOCK_NO_PAGE)
-            recount(engine, second);
+            engine_recount_lines(engine, second);
     }
 }
 

@@ -91,25 +91,26 @@ static void sleep_until_request(struct cpu *cpu) {
 
 /* ---- Translation ---- */
 
-static bool mark_page(struct engine *engine, struct cpu *cpu, uint64_t page) {
+static void mark_page(struct engine *engine, struct cpu *cpu, uint64_t page) {
     if (engine_mark_code(engine, page))
-        return true;
+        return;
     world_stop(engine, cpu);
     invalidate_writes(engine, page);
     world_resume(engine);
-    return true;
 }
 
 /* Makes the block that engine_dispatch missed. CPU_STOP: shutdown while delivering a fetch fault. */
 static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
-    uint64_t physical = translator->missing_physical, needed = physical & ~MEMORY_PAGE_MASK;
+    uint64_t physical = translator->missing_physical, page = physical & ~MEMORY_PAGE_MASK, needed = BLOCK_NO_PAGE;
     enum cpu_result result = CPU_NEXT;
     pthread_mutex_lock(&engine->lock);
     struct block *block = engine_find(engine, physical, cpu->hot.rip, translator->missing_key, cpu);
     while (!block) {
-        mark_page(engine, cpu, needed);
-        mark_page(engine, cpu, physical & ~MEMORY_PAGE_MASK);
+        mark_page(engine, cpu, page);
+        if (needed != BLOCK_NO_PAGE)
+            mark_page(engine, cpu, needed);
+        uint64_t second = needed;
         block = translate_block(engine, cpu, physical, translator->missing_key, &result, &needed);
         if (block)
             engine_insert(engine, block);
@@ -119,9 +120,12 @@ static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu)
             world_stop(engine, cpu);
             invalidate_next_chunk(engine);
             world_resume(engine);
-            needed = physical & ~MEMORY_PAGE_MASK;
+            needed = second;
         }
     }
+    engine_recount_lines(engine, page);
+    if (block && block->second_page != BLOCK_NO_PAGE)
+        engine_recount_lines(engine, block->second_page);
     pthread_mutex_unlock(&engine->lock);
     return result == CPU_FAULT ? cpu_deliver_exception(cpu) : CPU_NEXT;
 }
