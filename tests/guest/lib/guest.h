@@ -52,8 +52,9 @@ void check(const char *name, uint64_t got, uint64_t want);
 void check_true(const char *name, bool is_true);
 /* The same with a qualifier behind the name: "NAME (DETAIL)". */
 void check_detail(const char *name, const char *detail, uint64_t got, uint64_t want);
-/* Counts quietly; for loops of thousands: prints only failures, and these at most 20 times. */
+/* Counts quietly; for loops of thousands: prints only failures, and these at most 100 times. */
 void check_quiet(const char *name, uint64_t got, uint64_t want);
+void check_quiet_detail(const char *name, const char *detail, uint64_t got, uint64_t want);
 void skip(const char *name, const char *why);
 _Noreturn void finish(void);
 _Noreturn void die(const char *why);

@@ -69,14 +69,18 @@ void check_true(const char *name, bool is_true) {
     check_detail(name, NULL, is_true, true);
 }
 
-void check_quiet(const char *name, uint64_t got, uint64_t want) {
+void check_quiet_detail(const char *name, const char *detail, uint64_t got, uint64_t want) {
     if (got == want) {
         passed++;
         return;
     }
     failed++;
-    if (quiet_failures++ < 20)
-        print_failure(name, NULL, got, want);
+    if (quiet_failures++ < 100)
+        print_failure(name, detail, got, want);
+}
+
+void check_quiet(const char *name, uint64_t got, uint64_t want) {
+    check_quiet_detail(name, NULL, got, want);
 }
 
 void skip(const char *name, const char *why) {
