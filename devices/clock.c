@@ -27,6 +27,7 @@ struct clock {
     pthread_cond_t changed;
     pthread_t thread;
     bool is_ending;
+    uint64_t wakes_at; /* when the thread looks at the heap next by itself; 0 while it is awake */
     struct clock_timer **heap; /* from 1; the earliest is at 1 */
     unsigned count, capacity;
 };
@@ -109,16 +110,18 @@ static struct timespec host_time_of(const struct clock *clock, uint64_t deadline
 static bool wait_until_due(struct clock *clock) {
     pthread_mutex_lock(&clock->mutex);
     while (!clock->is_ending) {
+        clock->wakes_at = UINT64_MAX;
         if (clock->count == 0 || atomic_load(&clock->stopped_at) != RUNNING) {
             pthread_cond_wait(&clock->changed, &clock->mutex);
             continue;
         }
-        uint64_t deadline = clock->heap[1]->deadline;
-        if (deadline <= clock_now(clock))
+        clock->wakes_at = clock->heap[1]->deadline;
+        if (clock->wakes_at <= clock_now(clock))
             break;
-        struct timespec until = host_time_of(clock, deadline);
+        struct timespec until = host_time_of(clock, clock->wakes_at);
         pthread_cond_timedwait(&clock->changed, &clock->mutex, &until);
     }
+    clock->wakes_at = 0;
     bool goes_on = !clock->is_ending;
     pthread_mutex_unlock(&clock->mutex);
     return goes_on;
@@ -257,7 +260,7 @@ void clock_timer_arm(struct clock_timer *timer, uint64_t deadline) {
         heap_place(clock, ++clock->count, timer);
     }
     heap_sift(clock, timer->position);
-    if (timer->position == 1)
+    if (deadline < clock->wakes_at)
         pthread_cond_signal(&clock->changed);
     pthread_mutex_unlock(&clock->mutex);
 }

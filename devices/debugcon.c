@@ -12,7 +12,7 @@ static void debugcon_write(void *device, uint64_t offset, unsigned size, uint64_
     struct debugcon *console = device;
     uint8_t byte = (uint8_t)value;
     (void)offset, (void)size;
-    char_write(console->backend, &byte, 1);
+    char_write_all(console->backend, &byte, 1);
 }
 
 const struct bus_ops debugcon_ops = {.read = debugcon_read, .write = debugcon_write, .max_size = 1};

@@ -168,18 +168,22 @@ static int64_t next_rising_edge(const struct pit_channel *channel, int64_t after
     return next_rising_edge(&later, channel->reload_at);
 }
 
+/* How many edges are kept while nobody takes them: a second of them. */
+static uint32_t missed_limit(const struct pit_channel *channel) {
+    if (!is_periodic(channel) || channel->initial == 1)
+        return 1;
+    uint32_t second = PIT_HZ / channel->initial;
+    return second < CATCH_UP_LIMIT ? second : CATCH_UP_LIMIT;
+}
+
 static void account_edges(struct pit *pit, int64_t now) {
     struct pit_channel *channel = &pit->channel[0];
     if (pit->next_edge > now)
         return;
     apply_reload(channel, pit->next_edge);
-    int64_t count = 1, limit = 1;
-    if (is_periodic(channel) && channel->initial > 1) {
+    int64_t count = 1, limit = missed_limit(channel);
+    if (limit > 1)
         count += (now - pit->next_edge) / channel->initial;
-        limit = PIT_HZ / channel->initial;
-        if (limit > CATCH_UP_LIMIT)
-            limit = CATCH_UP_LIMIT;
-    }
     int64_t missed = pit->missed + count;
     pit->missed = (uint32_t)(missed < limit ? missed : limit);
     pit->next_edge = next_rising_edge(channel, now);
@@ -201,11 +205,14 @@ static void arm(struct pit *pit) {
         clock_timer_arm(&pit->timer, is_periodic(channel) && deadline < earliest ? earliest : deadline);
 }
 
-/* Delivers one edge that is due, if the one before was taken. */
+/*
+ * Delivers one edge that is due, if the one before was taken. Once the limit is reached, edges go on at their own rate:
+ * who asked for the tick at one controller may take it from another.
+ */
 static void deliver(struct pit *pit) {
     if (!pit->missed)
         return;
-    bool may_wait = is_periodic(&pit->channel[0]) && pit->tick_is_waiting;
+    bool may_wait = pit->tick_is_waiting && pit->missed < missed_limit(&pit->channel[0]);
     if (may_wait && pit->tick_is_waiting(pit->tick_opaque))
         return;
     pit->missed--;

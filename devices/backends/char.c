@@ -13,7 +13,7 @@
 
 #include "devices/backends/char_internal.h"
 
-#define CLOSE_WAIT_MS 1000
+#define PATIENCE_MS 1000
 
 /* ---- Opening --------------------------------------------------------------------------------------------------- */
 
@@ -193,8 +193,42 @@ size_t char_write(struct char_backend *backend, const uint8_t *bytes, size_t cou
     return done;
 }
 
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Waits until no more than `rest` bytes are buffered. False after a second: the last words of a guest must not be lost,
+ * nor a dead reader keep us.
+ */
+static bool drain(struct char_backend *backend, size_t rest) {
+    int64_t end = now_ms() + PATIENCE_MS;
+    while (backend->buffer_count > rest && backend->output_fd >= 0 && !backend->kind->drops_output) {
+        int64_t left = end - now_ms();
+        struct pollfd room = {.fd = backend->output_fd, .events = POLLOUT};
+        if (left <= 0 || (poll(&room, 1, (int)left) < 0 && errno != EINTR))
+            return false;
+        flush(backend);
+    }
+    return true;
+}
+
+void char_write_all(struct char_backend *backend, const uint8_t *bytes, size_t count) {
+    size_t done = char_write(backend, bytes, count);
+    while (done < count && !backend->has_stalled) {
+        if (drain(backend, CHAR_OUTPUT_SIZE / 2))
+            done += char_write(backend, bytes + done, count - done);
+        else
+            backend->has_stalled = true;
+    }
+}
+
 static void output_ready(struct char_backend *backend) {
     flush(backend);
+    if (backend->buffer_count < CHAR_OUTPUT_SIZE / 2)
+        backend->has_stalled = false;
     if (backend->is_frontend_waiting && backend->buffer_count < CHAR_OUTPUT_SIZE / 2) {
         backend->is_frontend_waiting = false;
         if (backend->frontend.writable)
@@ -305,30 +339,12 @@ void char_connect(struct char_backend *backend, const struct char_frontend *fron
     update_wanted(backend);
 }
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* The last words of a guest must not be lost, nor a dead reader keep us. */
-static void drain(struct char_backend *backend) {
-    int64_t end = now_ms() + CLOSE_WAIT_MS;
-    while (backend->buffer_count && backend->output_fd >= 0 && !backend->kind->drops_output) {
-        int64_t left = end - now_ms();
-        struct pollfd room = {.fd = backend->output_fd, .events = POLLOUT};
-        if (left <= 0 || (poll(&room, 1, (int)left) < 0 && errno != EINTR))
-            return;
-        flush(backend);
-    }
-}
-
 void char_close(struct char_backend *backend) {
     if (!backend)
         return;
     bus_lock(backend->bus);
     backend->frontend = (struct char_frontend){0};
-    drain(backend);
+    drain(backend, 0);
     char_restore_terminal(backend);
     if (backend->kind->release)
         backend->kind->release(backend);

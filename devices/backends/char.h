@@ -57,6 +57,12 @@ void char_connect(struct char_backend *backend, const struct char_frontend *fron
  */
 size_t char_write(struct char_backend *backend, const uint8_t *bytes, size_t count);
 
+/*
+ * For devices without flow control: waits for a slow reader, with the device lock held, but no longer than a second.
+ * After that output is dropped until the reader goes on.
+ */
+void char_write_all(struct char_backend *backend, const uint8_t *bytes, size_t count);
+
 /* The device has room for input again. May call `receive` before it returns. */
 void char_accept_input(struct char_backend *backend);
 

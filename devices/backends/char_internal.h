@@ -37,6 +37,7 @@ struct char_backend {
     int input_fd, output_fd;           /* -1: none */
     bool output_is_blocking;           /* ask poll() first, write little at a time */
     bool is_frontend_waiting;          /* char_write took less than all */
+    bool has_stalled;                  /* char_write_all waited in vain: it does not wait again */
     bool has_ended;                    /* no more input to come */
     uint8_t pending[CHAR_INPUT_SIZE];  /* read, and not taken by the device yet */
     size_t pending_at, pending_count;

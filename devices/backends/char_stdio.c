@@ -77,14 +77,21 @@ static void release(struct char_backend *backend) {
     close_if_own(output);
 }
 
+/* In the background the terminal is another program's: touching it would stop us (SIGTTOU), on the way out of all. */
+static void set_terminal(const struct char_backend *backend, const struct termios *modes) {
+    if (!backend->is_terminal)
+        return;
+    pid_t foreground = tcgetpgrp(STDIN_FILENO);
+    if (foreground < 0 || foreground == getpgrp())
+        tcsetattr(STDIN_FILENO, TCSANOW, modes);
+}
+
 void char_restore_terminal(struct char_backend *backend) {
-    if (backend->is_terminal)
-        tcsetattr(STDIN_FILENO, TCSANOW, &backend->saved);
+    set_terminal(backend, &backend->saved);
 }
 
 void char_raw_terminal(struct char_backend *backend) {
-    if (backend->is_terminal)
-        tcsetattr(STDIN_FILENO, TCSANOW, &backend->raw);
+    set_terminal(backend, &backend->raw);
 }
 
 static void prepare_terminal(struct char_backend *backend, bool keeps_signals) {

@@ -353,13 +353,24 @@ END_TEST
 
 START_TEST(at_most_one_second_of_ticks_is_kept) {
     program(0, 2, 11932);
-    unsigned start = irq.rises;
     is_waiting = true;
     go_to(1 + 11932 * 500 + 5);
     is_waiting = false;
+    unsigned start = irq.rises;
     go_to(1 + 11932 * 600 + 5);
-    ck_assert_uint_le(irq.rises - start, 201);
+    ck_assert_uint_le(irq.rises - start, 200);
     ck_assert_uint_ge(irq.rises - start, 198);
+}
+END_TEST
+
+START_TEST(tick_that_one_controller_never_takes_reaches_the_other) {
+    program(0, 2, 11932);
+    is_waiting = true;
+    go_to(1 + 11932 * 100 + 5);
+    unsigned start = irq.rises;
+    go_to(1 + 11932 * 200 + 5);
+    ck_assert_uint_ge(irq.rises - start, 99);
+    ck_assert_uint_le(irq.rises - start, 101);
 }
 END_TEST
 
@@ -411,6 +422,7 @@ int main(void) {
     tcase_add_test(tests, port_61_keeps_its_bits_and_toggles_refresh);
     tcase_add_test(tests, ticks_wait_while_the_guest_is_late_and_all_arrive);
     tcase_add_test(tests, at_most_one_second_of_ticks_is_kept);
+    tcase_add_test(tests, tick_that_one_controller_never_takes_reaches_the_other);
     tcase_add_test(tests, shortest_period_does_not_flood_the_host);
     tcase_add_test(tests, count_and_tick_agree_when_the_host_is_late);
     suite_add_tcase(suite, tests);
