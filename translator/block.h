@@ -44,6 +44,9 @@ struct helper_call {
     bool ends_block, is_user;
 };
 
+/* Of the data of SITE_READ and SITE_WRITE: the segment, and whether a mask decides what is touched. */
+enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8 };
+
 #define BLOCK_NO_PAGE (~0ull)
 
 struct block {

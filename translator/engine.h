@@ -83,6 +83,7 @@ struct cpu_translator {
     struct site *link_site;    /* exit to link once its target is known */
     uint64_t link_rip;
     uint64_t pending_write;    /* slow write between prepare and commit: bytes, 0: none */
+    uint64_t active_bytes;     /* of it: those that a masked instruction writes */
     uint64_t range[12];        /* struct cpu_range of it */
     struct {
         uint64_t rip, address;
@@ -164,6 +165,14 @@ void engine_wake(struct cpu *cpu, uint32_t request);
 bool signals_install(void);
 /* This thread runs `cpu` from now on (NULL: no longer), with a signal stack of its own. */
 bool signals_attach(struct cpu *cpu);
+
+/* ---- masked.c ---- */
+struct masked_bytes {
+    struct cpu *cpu;
+    uint64_t physical; /* of the instruction */
+};
+/* One bit for each byte of its memory operand that the masked instruction at rip touches; call_full. */
+uint64_t engine_masked_bytes(void *query);
 
 /* ---- report.c ---- */
 /* Tells about the instruction at rip that has no rule; call_full with the cpu. */

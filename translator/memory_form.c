@@ -111,6 +111,7 @@ static void emit_soft(struct translation *t, unsigned size, enum memory_kind kin
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
     site->info = (uint8_t)size;
     site->other = again;
+    site->data = is_masked_access(&t->in) ? SITE_MASKED : 0;
     emit_here(e, hit);
     emit_index(e);
     struct emit_memory addend = {REG_R, REG_A, 8, R_TABLE(addend)};
@@ -127,7 +128,7 @@ void emit_access(struct translation *t, const struct address *address, unsigned 
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
     site->info = (uint8_t)size;
     site->other = kind == MEMORY_MODIFY;
-    site->data = address->segment;
+    site->data = address->segment | (is_masked_access(&t->in) ? SITE_MASKED : 0);
 }
 
 void emit_access_done(struct translation *t, enum memory_kind kind) {

@@ -122,6 +122,9 @@ void emit_access_done(struct translation *t, enum memory_kind kind);
 /* All of the former for the instruction's operand: S + A is the host address. */
 void emit_operand_access(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
 
+/* ---- masked.c ---- */
+bool is_masked_access(const struct instruction *in);
+
 /* ---- copy.c ---- */
 void translate_copy(struct translation *t);
 

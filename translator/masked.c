@@ -1,0 +1,86 @@
+/*
+ * Which bytes of its memory operand a masked instruction touches: EVEX opmasks, and the sign bits of VMASKMOV and
+ * VPMASKMOV. Elements that are masked off fault nowhere and are not written (SDM vol. 1, 15.6.3).
+ */
+#include <string.h>
+
+#include "translator/translation.h"
+
+/* Standard-format offsets in the XSAVE image (SDM vol. 1, 13.4 and CPUID.0Dh; fixed on all processors so far). */
+enum { XSAVE_XMM = 160, XSAVE_YMM_HIGH = 576, XSAVE_OPMASK = 1088, XSAVE_XSTATE_BV = 512 };
+enum { COMPONENT_AVX = 4, COMPONENT_OPMASK = 0x20 };
+
+static uint64_t components(const struct cpu *cpu) {
+    uint64_t bits;
+    memcpy(&bits, cpu->xsave + XSAVE_XSTATE_BV, sizeof bits);
+    return bits;
+}
+
+static uint64_t opmask(const struct cpu *cpu, unsigned index) {
+    uint64_t value = 0;
+    if (components(cpu) & COMPONENT_OPMASK)
+        memcpy(&value, cpu->xsave + XSAVE_OPMASK + 8 * index, sizeof value);
+    return value;
+}
+
+/* One bit for the sign of each element of a vector register. */
+static uint64_t sign_mask(const struct cpu *cpu, unsigned index, unsigned element, unsigned count) {
+    uint8_t vector[32] = {0};
+    memcpy(vector, cpu->xsave + XSAVE_XMM + 16 * index, 16);
+    if (components(cpu) & COMPONENT_AVX)
+        memcpy(vector + 16, cpu->xsave + XSAVE_YMM_HIGH + 16 * index, 16);
+    uint64_t mask = 0;
+    for (unsigned i = 0; i < count; i++)
+        mask |= (uint64_t)(vector[(i + 1) * element - 1] >> 7) << i;
+    return mask;
+}
+
+static bool is_packed(ZydisInstructionCategory category) {
+    return category == ZYDIS_CATEGORY_COMPRESS || category == ZYDIS_CATEGORY_EXPAND;
+}
+
+static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in, unsigned element, unsigned count) {
+    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return sign_mask(cpu, ~in->z.raw.vex.vvvv & 15, element, count);
+    uint64_t mask = opmask(cpu, in->z.raw.evex.aaa);
+    if (!is_packed(in->z.meta.category))
+        return mask;
+    uint64_t all = count == 64 ? ~0ull : (1ull << count) - 1;
+    unsigned active = (unsigned)__builtin_popcountll(mask & all);
+    return active == 64 ? ~0ull : (1ull << active) - 1;
+}
+
+bool is_masked_access(const struct instruction *in) {
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+        return true;
+    default:
+        return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa && !in->z.avx.broadcast.mode;
+    }
+}
+
+uint64_t engine_masked_bytes(void *argument) {
+    struct masked_bytes *query = argument;
+    struct cpu *cpu = query->cpu;
+    struct memory_region *region = memory_find(cpu->memory, guest_physical_at(query->physical));
+    unsigned left = (unsigned)(MEMORY_PAGE - (query->physical & MEMORY_PAGE_MASK));
+    struct instruction in;
+    if (!region || !decode(cpu->engine->decoder, cpu->mode_key, memory_host(region, guest_physical_at(query->physical)),
+                           left < 15 ? left : 15, cpu->hot.rip, &in))
+        return ~0ull; /* the instruction crosses pages: treat it as one access */
+    for (unsigned i = 0; i < in.z.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &in.operand[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || !operand->element_size)
+            continue;
+        unsigned element = operand->element_size / 8u, count = operand->size / operand->element_size;
+        uint64_t mask = element_mask(cpu, &in, element, count), bytes = 0;
+        for (unsigned k = 0; k < count; k++)
+            if (mask >> k & 1)
+                bytes |= ((element == 8 ? 0xffull : (1ull << element) - 1)) << (k * element);
+        return bytes;
+    }
+    return ~0ull;
+}
