@@ -119,10 +119,10 @@ const char *bus_name_at(const struct bus *bus, enum trapeze_space space, uint64_
 struct piece {
     const struct bus_ops *ops;
     void *device;
-    uint64_t offset;  /* what the chip sees */
-    unsigned size;    /* what the chip sees */
-    unsigned bytes;   /* of the access, starting at its next byte */
-    unsigned lane;    /* where they sit in the chip's value */
+    uint64_t offset; /* what the chip sees */
+    unsigned size;   /* what the chip sees */
+    unsigned bytes;  /* of the access, starting at its next byte */
+    unsigned lane;   /* where they sit in the chip's value */
 };
 
 static struct piece find_piece(struct window_list *list, uint64_t address, unsigned left) {

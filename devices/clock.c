@@ -27,7 +27,7 @@ struct clock {
     pthread_cond_t changed;
     pthread_t thread;
     bool is_ending;
-    uint64_t wakes_at; /* when the thread looks at the heap next by itself; 0 while it is awake */
+    uint64_t wakes_at;         /* when the thread looks at the heap next by itself; 0 while it is awake */
     struct clock_timer **heap; /* from 1; the earliest is at 1 */
     unsigned count, capacity;
 };
@@ -135,7 +135,8 @@ static void *clock_thread(void *argument) {
         bus_lock(clock->bus);
         /* One reading of time a round: a timer that re-arms into the past cannot keep the lock. */
         uint64_t now = clock_now(clock);
-        for (struct clock_timer *timer; atomic_load(&clock->stopped_at) == RUNNING && (timer = heap_take_due(clock, now));)
+        for (struct clock_timer *timer;
+             atomic_load(&clock->stopped_at) == RUNNING && (timer = heap_take_due(clock, now));)
             timer->expired(timer->opaque);
         bus_unlock(clock->bus);
     }
@@ -244,11 +245,12 @@ void clock_timer_init(struct clock_timer *timer, struct clock *clock, void (*exp
 static void heap_reserve(struct clock *clock) {
     if (clock->count + 1 < clock->capacity)
         return;
-    struct clock_timer **heap = realloc(clock->heap, clock->capacity * 2 * sizeof(*heap));
+    unsigned capacity = clock->capacity * 2;
+    struct clock_timer **heap = realloc(clock->heap, capacity * sizeof(struct clock_timer *));
     if (!heap)
         abort();
     clock->heap = heap;
-    clock->capacity *= 2;
+    clock->capacity = capacity;
 }
 
 void clock_timer_arm(struct clock_timer *timer, uint64_t deadline) {

@@ -30,11 +30,11 @@ struct i8042 {
     uint32_t reply_is_aux;    /* a bit for each byte of replies.bytes */
     uint8_t ram[32];          /* 0 is the command byte */
     uint8_t output_port;
-    uint8_t command;          /* waits for a byte at port 60h; 0: none */
-    uint8_t output;           /* the output buffer */
-    bool is_full, is_aux;     /* OBF, and whose byte it is */
+    uint8_t command;      /* waits for a byte at port 60h; 0: none */
+    uint8_t output;       /* the output buffer */
+    bool is_full, is_aux; /* OBF, and whose byte it is */
     bool last_was_command;
-    bool is_break;            /* F0h was translated away and marks the next code */
+    bool is_break; /* F0h was translated away and marks the next code */
 };
 
 extern const struct bus_ops i8042_data_ops, i8042_command_ops;

@@ -12,14 +12,14 @@
 
 /* One 8259A. */
 struct pic_chip {
-    struct irq_line intr;        /* the INT pin */
-    uint8_t cascade;             /* inputs that a slave drives: IR2 of the master */
-    uint8_t elcr_mask;           /* which inputs can be level-triggered */
-    uint8_t elcr;                /* 1: level */
-    uint8_t lines;               /* levels of IR7..IR0 */
+    struct irq_line intr; /* the INT pin */
+    uint8_t cascade;      /* inputs that a slave drives: IR2 of the master */
+    uint8_t elcr_mask;    /* which inputs can be level-triggered */
+    uint8_t elcr;         /* 1: level */
+    uint8_t lines;        /* levels of IR7..IR0 */
     uint8_t irr, isr, imr;
-    uint8_t vector_base;         /* ICW2 */
-    uint8_t lowest;              /* the input of lowest priority, 7 at first */
+    uint8_t vector_base; /* ICW2 */
+    uint8_t lowest;      /* the input of lowest priority, 7 at first */
     uint8_t icw4;
     enum { PIC_UNINITIALISED, PIC_ICW2, PIC_ICW3, PIC_ICW4, PIC_READY } stage;
     bool wants_icw4, is_single;

@@ -9,11 +9,11 @@
 
 #include <string.h>
 
-#define NS_PER_SECOND    1000000000
-#define REFRESH_NS       15085  /* bit 4 of port 61h toggles with each refresh cycle */
-#define CATCH_UP_NS      10000  /* two edges are never closer together than this */
-#define CATCH_UP_SHARE   8      /* missed edges come this much faster than programmed */
-#define CATCH_UP_LIMIT   4096   /* how many are kept at most */
+#define NS_PER_SECOND  1000000000
+#define REFRESH_NS     15085 /* bit 4 of port 61h toggles with each refresh cycle */
+#define CATCH_UP_NS    10000 /* two edges are never closer together than this */
+#define CATCH_UP_SHARE 8     /* missed edges come this much faster than programmed */
+#define CATCH_UP_LIMIT 4096  /* how many are kept at most */
 
 static int64_t ticks_at(uint64_t ns) {
     return (int64_t)((unsigned __int128)ns * PIT_HZ / NS_PER_SECOND);
@@ -118,8 +118,8 @@ static uint16_t count_of(struct pit_channel *channel, int64_t now) {
 
 static uint8_t status_of(struct pit_channel *channel, int64_t now) {
     bool out = output_of(channel, now);
-    bool is_null = !channel->is_loaded || channel->has_new_count || channel->reload_at != PIT_NEVER ||
-                   now < channel->start;
+    bool is_null =
+        !channel->is_loaded || channel->has_new_count || channel->reload_at != PIT_NEVER || now < channel->start;
     return (uint8_t)(out << 7 | is_null << 6 | channel->control);
 }
 
@@ -149,7 +149,8 @@ static void set_gate(struct pit_channel *channel, bool gate, int64_t now) {
 
 /* ---- Channel 0's edges ----------------------------------------------------------------------------------------- */
 
-/* The first tick after `after` at which OUT rises. The pulse of one CLK that modes 2, 4 and 5 make counts as its end. */
+/* The first tick after `after` at which OUT rises. The pulse of one CLK that modes 2, 4 and 5 make counts as its end.
+ */
 static int64_t next_rising_edge(const struct pit_channel *channel, int64_t after) {
     if (!channel->is_loaded || channel->stopped_at != PIT_NEVER || is_gate_triggered(channel))
         return PIT_NEVER;

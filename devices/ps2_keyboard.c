@@ -1,6 +1,6 @@
 /*
- * A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, Keyboard): scan code sets 1 and 2. Set 3 is refused,
- * and typematic repeat is left to whatever reports the keys.
+ * A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, Keyboard): scan code sets 1 and 2. Set 3 is
+ * refused, and typematic repeat is left to whatever reports the keys.
  */
 #include "devices/ps2.h"
 

@@ -146,8 +146,8 @@ static void take_time_registers(struct rtc *rtc, int64_t phase) {
         .day = decode(rtc, rtc->ram[DAY]),
     };
     int64_t days = days_of(date);
-    int64_t seconds = days * DAY_SECONDS + decode_hours(rtc, rtc->ram[HOURS]) * 3600 +
-                      decode(rtc, rtc->ram[MINUTES]) * 60 + decode(rtc, rtc->ram[SECONDS]);
+    int64_t seconds = days * DAY_SECONDS + decode_hours(rtc, rtc->ram[HOURS]) * INT64_C(3600) +
+                      decode(rtc, rtc->ram[MINUTES]) * INT64_C(60) + decode(rtc, rtc->ram[SECONDS]);
     /* The years 1811 to 2255 fit 64 bits of nanoseconds, also against the host's; the registers can name 0 to 16700. */
     if (seconds < INT64_C(-5000000000) || seconds > INT64_C(9000000000))
         seconds = seconds < 0 ? INT64_C(-5000000000) : INT64_C(9000000000);
@@ -360,7 +360,7 @@ uint8_t rtc_get_ram(const struct rtc *rtc, uint8_t index) {
 
 void rtc_reset(struct rtc *rtc) {
     rtc->index = 0;
-    rtc->ram[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE | B_SQWE);
+    rtc->ram[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | B_SQWE);
     rtc->ram[REG_C] = 0;
     update(rtc);
 }

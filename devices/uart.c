@@ -99,7 +99,7 @@ static void restart_timeout(struct uart *uart) {
         return;
     }
     unsigned data_bits = 5 + (uart->lcr & 3), parity = uart->lcr >> 3 & 1, stop = 1 + (uart->lcr >> 2 & 1);
-    uint64_t bits = 4 * (1 + data_bits + parity + stop);
+    uint64_t bits = UINT64_C(4) * (1 + data_bits + parity + stop);
     uint64_t divisor = uart->divisor ? uart->divisor : 1;
     clock_timer_arm(&uart->timeout, clock_now(uart->clock) + bits * divisor * 16 * 1000000000 / 1843200);
 }

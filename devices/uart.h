@@ -19,7 +19,7 @@ struct uart {
     struct clock_timer timeout; /* of characters left in the receive FIFO */
     uint16_t divisor;
     uint8_t ier, fcr, lcr, mcr, lsr, msr, scr; /* lsr: the bits that are not computed: OE, and errors of the top byte */
-    bool thre_pending;     /* THR became empty and IIR did not tell it yet */
+    bool thre_pending;                         /* THR became empty and IIR did not tell it yet */
     bool has_timed_out;
     uint8_t rx[UART_FIFO], rx_errors[UART_FIFO]; /* rings; without FIFO one byte is used */
     uint8_t rx_at, rx_count;

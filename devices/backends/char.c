@@ -21,8 +21,8 @@ static const struct {
     const char *prefix; /* with a colon where an argument follows */
     char_opener *open;
 } kinds[] = {
-    {"null", char_open_null},   {"stdio", char_open_stdio}, {"mon:stdio", char_open_mon_stdio},
-    {"file:", char_open_file},  {"pty", char_open_pty},     {"unix:", char_open_unix},
+    {"null", char_open_null},  {"stdio", char_open_stdio}, {"mon:stdio", char_open_mon_stdio},
+    {"file:", char_open_file}, {"pty", char_open_pty},     {"unix:", char_open_unix},
     {"tcp:", char_open_tcp},
 };
 
@@ -89,8 +89,8 @@ void char_tell(struct char_backend *backend, enum char_event event) {
 
 static void update_wanted(struct char_backend *backend) {
     /* A terminal with escapes is read even when the device takes nothing: Ctrl-A x must work then too. */
-    bool wants_input = backend->frontend.receive && !backend->has_ended &&
-                       (backend->pending_count == 0 || backend->has_escapes);
+    bool wants_input =
+        backend->frontend.receive && !backend->has_ended && (backend->pending_count == 0 || backend->has_escapes);
     unsigned input = wants_input ? EVENT_READABLE : 0, output = backend->buffer_count ? EVENT_WRITABLE : 0;
     if (backend->input_fd >= 0 && backend->input_fd == backend->output_fd) {
         event_loop_want(&backend->input, input | output);

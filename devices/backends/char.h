@@ -70,8 +70,8 @@ void char_accept_input(struct char_backend *backend);
 const char *char_description(const struct char_backend *backend);
 
 /*
- * Puts the host's terminal back as it was found, or makes it raw again after a stop (SIGCONT). No-ops on other backends.
- * Async-signal-safe, idempotent, any thread.
+ * Puts the host's terminal back as it was found, or makes it raw again after a stop (SIGCONT). No-ops on other
+ * backends. Async-signal-safe, idempotent, any thread.
  */
 void char_restore_terminal(struct char_backend *backend);
 void char_raw_terminal(struct char_backend *backend);

@@ -60,7 +60,8 @@ bool char_start(struct char_backend *backend);
 void char_stop(struct char_backend *backend);
 void char_tell(struct char_backend *backend, enum char_event event);
 
-/* A descriptor of one's own for `fd` that doesn't block, or -1: O_NONBLOCK on a shared one would reach other programs. */
+/* A descriptor of one's own for `fd` that doesn't block, or -1: O_NONBLOCK on a shared one would reach other programs.
+ */
 int char_reopen(int fd, int flags);
 
 typedef struct char_backend *char_opener(const char *argument, struct event_loop *loop, char *error, size_t size);

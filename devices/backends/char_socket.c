@@ -1,6 +1,6 @@
 /*
- * Stream sockets, unix: and tcp:, as client or as server for one client at a time. A server's output is dropped while no
- * client is there; a client that was closed stays closed.
+ * Stream sockets, unix: and tcp:, as client or as server for one client at a time. A server's output is dropped while
+ * no client is there; a client that was closed stays closed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -130,8 +130,7 @@ static bool start_server(struct char_backend *backend, const struct socket_optio
             return false;
     }
     fcntl(backend->listen_fd, F_SETFL, fcntl(backend->listen_fd, F_GETFL) | O_NONBLOCK);
-    backend->listener =
-        (struct event_source){.fd = backend->listen_fd, .ready = client_waits, .opaque = backend};
+    backend->listener = (struct event_source){.fd = backend->listen_fd, .ready = client_waits, .opaque = backend};
     bus_lock(backend->bus);
     bool is_started = event_loop_add(backend->loop, &backend->listener, fd < 0 ? EVENT_READABLE : 0);
     if (fd >= 0)
