@@ -26,8 +26,7 @@ static uint32_t idt_error(unsigned vector) {
     return vector << 3 | 2;
 }
 
-static enum cpu_result read_gate(struct cpu *cpu, const struct interrupt_event *event, unsigned size,
-                                 uint64_t *gate) {
+static enum cpu_result read_gate(struct cpu *cpu, const struct interrupt_event *event, unsigned size, uint64_t *gate) {
     const unsigned offset = event->vector * size;
 
     if (offset + size - 1 > cpu->idtr.limit)
@@ -191,8 +190,8 @@ static enum cpu_result deliver_task(struct cpu *cpu, const struct interrupt_even
 }
 
 /*
- * The frame in the order of pushes: in front of flags, CS and IP the outer stack, and in front of that the data segments
- * of virtual-8086 mode.
+ * The frame in the order of pushes: in front of flags, CS and IP the outer stack, and in front of that the data
+ * segments of virtual-8086 mode.
  */
 static unsigned build_frame(const struct cpu *cpu, const struct interrupt_event *event, bool is_inner,
                             uint64_t frame[10]) {

@@ -157,8 +157,8 @@ static enum cpu_result deliver_one(struct cpu *cpu, const struct cpu_exception *
         .is_software = exception->is_software,
         .error_code = exception->error_code,
         .return_rip = cpu->hot.rip,
-        .flags = (cpu->hot.rflags & ~(uint64_t)(exception->is_trap ? FLAG_RF : 0)) |
-                 (pushes_rf(exception) ? FLAG_RF : 0),
+        .flags =
+            (cpu->hot.rflags & ~(uint64_t)(exception->is_trap ? FLAG_RF : 0)) | (pushes_rf(exception) ? FLAG_RF : 0),
     };
 
     return deliver(cpu, &event);
@@ -218,6 +218,11 @@ enum cpu_result cpu_deliver_nmi(struct cpu *cpu) {
 }
 
 /* ---- Instructions ---- */
+
+bool interrupt_ends_single_step(cpu_op_function *function) {
+    return function == cpu_op_int_n || function == cpu_op_int3 || function == cpu_op_int1 || function == cpu_op_into ||
+           function == cpu_op_syscall || function == cpu_op_sysret;
+}
 
 static struct interrupt_event software_event(const struct cpu *cpu, const struct cpu_op *op, unsigned vector) {
     return (struct interrupt_event){

@@ -5,12 +5,12 @@
 #ifndef CPU_INTERRUPT_H
 #define CPU_INTERRUPT_H
 
-#include "cpu/cpu.h"
+#include "cpu/op.h"
 
 struct interrupt_event {
     uint8_t vector;
     bool has_error_code;
-    bool is_software;    /* INT n, INT3, INTO: the gate's DPL counts */
+    bool is_software; /* INT n, INT3, INTO: the gate's DPL counts */
     uint32_t error_code;
     uint64_t return_rip; /* what the handler returns to */
     uint64_t flags;      /* the image of RFLAGS that is pushed */
@@ -33,6 +33,12 @@ enum cpu_result gate_inner_stack(struct cpu *cpu, unsigned level, struct trapeze
  */
 enum { GATE_IST = 3 };
 enum cpu_result gate_long_stack(struct cpu *cpu, unsigned index, uint64_t *pointer);
+
+/*
+ * Whether the instruction has dealt with TF itself: it entered a handler that TF does not follow into, or has raised
+ * the trap. After any other one that began with TF set a single-step trap is due.
+ */
+bool interrupt_ends_single_step(cpu_op_function *function);
 
 /* What of RFLAGS an entry through a gate clears; interrupt gates clear IF, too. */
 #define INTERRUPT_CLEARED_FLAGS ((uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM))

@@ -99,8 +99,7 @@ static enum cpu_result commit(struct cpu *cpu, unsigned index, const struct trap
     cpu_segment_changed(cpu, index);
     if (cpu_is_64bit(cpu) || index >= CPU_FS)
         return CPU_NEXT;
-    if (was_flat == is_flat(cpu, index) &&
-        !(index == CPU_SS && ((old_attributes ^ segment->attributes) & SEGMENT_DB)))
+    if (was_flat == is_flat(cpu, index) && !(index == CPU_SS && ((old_attributes ^ segment->attributes) & SEGMENT_DB)))
         return CPU_NEXT;
     cpu_mode_changed(cpu);
     return cpu->mode_key == old_key ? CPU_NEXT : CPU_JUMP;

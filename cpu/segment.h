@@ -48,7 +48,7 @@ enum cpu_result segment_check_data(struct cpu *cpu, uint16_t selector, enum cpu_
 /* Loads CS in real or virtual-8086 mode. The caller calls cpu_mode_changed. */
 void segment_set_real_code(struct cpu *cpu, uint16_t selector);
 
-/* Loads CS from a checked descriptor and sets CPL, which becomes the selector's RPL. The caller calls cpu_mode_changed. */
+/* Loads CS from a checked descriptor; CPL becomes the selector's RPL. The caller calls cpu_mode_changed. */
 void segment_set_code(struct cpu *cpu, const struct descriptor *d, uint16_t selector, unsigned cpl);
 
 /* After a return to an outer level: empties the data segment registers that the new CPL may not use. */

@@ -11,8 +11,8 @@
 
 struct stack {
     uint64_t base;
-    uint64_t pointer;    /* the whole register */
-    uint64_t mask;       /* FFFFh, FFFFFFFFh, or all ones: 64-bit, without base and limit */
+    uint64_t pointer; /* the whole register */
+    uint64_t mask;    /* FFFFh, FFFFFFFFh, or all ones: 64-bit, without base and limit */
     uint32_t limit, attributes;
     uint16_t error_code; /* of #SS */
     uint8_t access;      /* 0, or ACCESS_SYSTEM for an inner level's */
@@ -21,8 +21,7 @@ struct stack {
 /* The stack that SS:RSP names. */
 void stack_current(const struct cpu *cpu, struct stack *stack);
 /* A stack of another segment; is_supervisor: of a level below 3. */
-void stack_of_segment(const struct trapeze_segment *segment, uint64_t pointer, bool is_supervisor,
-                      struct stack *stack);
+void stack_of_segment(const struct trapeze_segment *segment, uint64_t pointer, bool is_supervisor, struct stack *stack);
 /* A 64-bit stack. */
 void stack_of_pointer(uint64_t pointer, bool is_supervisor, struct stack *stack);
 

@@ -10,6 +10,7 @@
 
 enum {
     SYSRET_FLAGS = 0x3c7fd7, /* all but RF and VM */
+    DR6_BS = 1 << 14,
     CODE64 = SEGMENT_FLAT_CODE | SEGMENT_L,
     CODE32 = SEGMENT_FLAT_CODE | SEGMENT_DB,
 };
@@ -20,6 +21,12 @@ static void set_segments(struct cpu *cpu, uint16_t code_selector, uint16_t stack
     cpu->segment[CPU_CS] = segment_flat((uint16_t)((code_selector & 0xfffc) | cpl), code_attributes, cpl);
     cpu->segment[CPU_SS] = segment_flat((uint16_t)((stack_selector & 0xfffc) | cpl), SEGMENT_FLAT_DATA, cpl);
     cpu->cpl = (uint8_t)cpl;
+}
+
+/* Single step looks at TF as these two leave it, not as they found it. */
+static enum cpu_result finish(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+    return cpu->hot.rflags & FLAG_TF ? cpu_fault_debug(cpu, DR6_BS, true) : CPU_JUMP;
 }
 
 static bool is_amd(const struct cpu *cpu) {
@@ -40,8 +47,7 @@ enum cpu_result cpu_op_syscall(struct cpu *cpu, const struct cpu_op *op) {
     cpu->hot.rip = is_64bit ? cpu->msr.lstar : cpu->msr.cstar;
     cpu->hot.rflags = (cpu->hot.rflags & ~(cpu->msr.sfmask | FLAG_RF)) | FLAG_FIXED;
     set_segments(cpu, selector & 0xfffc, (uint16_t)((selector & 0xfffc) + 8), CODE64, 0);
-    cpu_mode_changed(cpu);
-    return CPU_JUMP;
+    return finish(cpu);
 }
 
 enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
@@ -57,8 +63,7 @@ enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
     cpu->hot.rflags = (cpu->hot.gpr[CPU_R11] & SYSRET_FLAGS) | FLAG_FIXED;
     set_segments(cpu, (uint16_t)(selector + (to_64bit ? 16 : 0)), (uint16_t)(selector + 8),
                  to_64bit ? CODE64 : CODE32, 3);
-    cpu_mode_changed(cpu);
-    return CPU_JUMP;
+    return finish(cpu);
 }
 
 enum cpu_result cpu_op_sysenter(struct cpu *cpu, const struct cpu_op *op) {

@@ -138,8 +138,7 @@ enum cpu_result cpu_op_ltr(struct cpu *cpu, const struct cpu_op *op) {
         return CPU_FAULT;
 
     const unsigned type = descriptor_type(&d);
-    const bool is_available =
-        type == DESCRIPTOR_TSS32 || (type == DESCRIPTOR_TSS16 && !cpu_is_long_mode(cpu));
+    const bool is_available = type == DESCRIPTOR_TSS32 || (type == DESCRIPTOR_TSS16 && !cpu_is_long_mode(cpu));
 
     if (check_system(cpu, &d, is_available, &segment) != CPU_NEXT ||
         descriptor_set_busy(cpu, d.address, true) != CPU_NEXT)

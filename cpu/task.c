@@ -76,8 +76,9 @@ static void unpack16(const uint8_t *tss, struct image *image) {
 
     image->rip = saved[0];
     image->flags = saved[1];
+    /* Processors fill the upper halves with ones; the manual leaves them open. */
     for (unsigned i = 0; i < 8; i++)
-        image->gpr[i] = saved[2 + i];
+        image->gpr[i] = 0xffff0000 | saved[2 + i];
     for (unsigned i = CPU_ES; i <= CPU_DS; i++)
         image->selector[i] = saved[10 + i];
     image->ldt = *(const uint16_t *)(tss + TSS16_LDT);

@@ -62,13 +62,30 @@ START_TEST(sysret_returns_to_64_bit_code) {
 
     fake->cpu.hot.gpr[CPU_RCX] = 0x7fff00001000;
     fake->cpu.hot.gpr[CPU_R11] = ~0ull;
-    ck_assert_int_eq(cpu_op_sysret(&fake->cpu, &op), CPU_JUMP);
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysret(&fake->cpu, &op)), VECTOR_DB);
     ck_assert_uint_eq(fake->cpu.hot.rip, 0x7fff00001000);
     ck_assert_uint_eq(fake->cpu.hot.rflags, 0x3c7fd7);
     ck_assert_uint_eq(fake->cpu.cpl, 3);
     assert_flat(&fake->cpu.segment[CPU_CS], 0x43, 0xa0fb);
     assert_flat(&fake->cpu.segment[CPU_SS], 0x3b, 0xc0f3);
     ck_assert_uint_eq(cpu_rsp(&fake->cpu), FAKE_STACK0);
+    free(fake);
+}
+END_TEST
+
+START_TEST(single_step_follows_tf_at_the_end) {
+    struct fake *fake = create(FAKE_LONG3);
+    const struct cpu_op op = fake_op(8);
+
+    fake->cpu.hot.rflags |= FLAG_TF;
+    ck_assert_int_eq(cpu_op_syscall(&fake->cpu, &op), CPU_JUMP);
+    fake->cpu.hot.gpr[CPU_RCX] = 0x1000;
+    fake->cpu.hot.gpr[CPU_R11] = FLAG_TF;
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysret(&fake->cpu, &op)), VECTOR_DB);
+    ck_assert_uint_eq(fake->cpu.exception.dr6, 1 << 14);
+    ck_assert(fake->cpu.exception.is_trap);
+    ck_assert_uint_eq(fake->cpu.cpl, 3);
+    ck_assert_uint_eq(fake->cpu.hot.rip, 0x1000);
     free(fake);
 }
 END_TEST
@@ -237,6 +254,7 @@ int main(void) {
     tcase_add_test(tests, syscall_saves_rip_and_flags_and_enters_lstar);
     tcase_add_test(tests, syscall_without_sce_or_from_compatibility_mode_is_ud);
     tcase_add_test(tests, sysret_returns_to_64_bit_code);
+    tcase_add_test(tests, single_step_follows_tf_at_the_end);
     tcase_add_test(tests, sysret_returns_to_compatibility_mode);
     tcase_add_test(tests, sysret_refuses_a_non_canonical_rip_before_it_leaves_level_0);
     tcase_add_test(tests, sysret_at_level_3_is_gp);
