@@ -128,17 +128,10 @@ static ssize_t write_now(struct char_backend *backend, const uint8_t *bytes, siz
     return written;
 }
 
-/* Nobody reads any more: what the device writes from now on is dropped. */
-static void end_output(struct char_backend *backend) {
+/* A write failed: the other side is gone, or a disk is full. What waits is lost; later writes try again. */
+static void drop_output(struct char_backend *backend) {
     backend->buffer_count = 0;
-    if (backend->kind->hung_up) {
-        hang_up(backend);
-        return;
-    }
-    if (backend->output.loop)
-        event_loop_remove(&backend->output);
-    backend->output.loop = NULL;
-    backend->output_fd = -1;
+    hang_up(backend);
 }
 
 static void flush(struct char_backend *backend) {
@@ -150,7 +143,7 @@ static void flush(struct char_backend *backend) {
         if (written == 0)
             return;
         if (written < 0) {
-            end_output(backend);
+            drop_output(backend);
             return;
         }
         backend->buffer_at = (backend->buffer_at + (size_t)written) % CHAR_OUTPUT_SIZE;
@@ -176,10 +169,11 @@ size_t char_write(struct char_backend *backend, const uint8_t *bytes, size_t cou
         ssize_t written = write_now(backend, bytes + done, count - done);
         if (written == 0)
             break;
-        if (written < 0)
-            end_output(backend);
-        else
-            done += (size_t)written;
+        if (written < 0) {
+            drop_output(backend);
+            return count;
+        }
+        done += (size_t)written;
     }
     if (backend->output_fd < 0)
         return count;

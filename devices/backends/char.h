@@ -27,7 +27,7 @@ struct char_frontend {
 
 /* What a terminal's Ctrl-A commands ask of the machine; may be NULL. */
 struct char_escapes {
-    void (*quit)(void *opaque); /* Ctrl-A x */
+    void (*quit)(void *opaque); /* Ctrl-A x, or the terminal was closed; maybe more than once */
     void *opaque;
 };
 

@@ -18,7 +18,7 @@
 struct char_kind {
     /* May be NULL. Looks at input before the device gets it and may take bytes out; returns how many are left. */
     size_t (*filter)(struct char_backend *backend, uint8_t *bytes, size_t count);
-    /* The other side is gone. NULL: it stays closed for good. */
+    /* May be NULL. Input ended or output failed; may come more than once. */
     void (*hung_up)(struct char_backend *backend);
     void (*release)(struct char_backend *backend);
     /* Whether output may be thrown away while the other side does not read it: nobody may ever attach to a pty. */

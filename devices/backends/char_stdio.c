@@ -65,6 +65,12 @@ static size_t filter_escapes(struct char_backend *backend, uint8_t *bytes, size_
     return left;
 }
 
+/* A terminal that was closed takes the machine along, as it would a program; the end of a pipe or a file does not. */
+static void hung_up(struct char_backend *backend) {
+    if (backend->is_terminal && backend->escapes.quit)
+        backend->escapes.quit(backend->escapes.opaque);
+}
+
 static void close_if_own(int fd) {
     if (fd > STDERR_FILENO)
         close(fd);
@@ -125,7 +131,7 @@ static int reopen_or_keep(int fd, int flags, bool *is_blocking) {
 }
 
 static struct char_backend *open_stdio(struct event_loop *loop, bool is_monitor, char *error, size_t size) {
-    static const struct char_kind kind = {.filter = filter_escapes, .release = release};
+    static const struct char_kind kind = {.filter = filter_escapes, .hung_up = hung_up, .release = release};
     struct char_backend *backend = char_new(&kind, loop, error, size);
     if (!backend)
         return NULL;

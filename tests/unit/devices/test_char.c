@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "devices/event_loop.h"
@@ -292,6 +293,80 @@ START_TEST(slow_reader_holds_back_and_gets_everything) {
 }
 END_TEST
 
+static void *read_late(void *argument) {
+    static char text[1 << 20];
+    usleep(100000);
+    for (size_t got = 0; got < sizeof(text);) {
+        ssize_t part = read(*(int *)argument, text + got, sizeof(text) - got);
+        ck_assert_int_gt(part, 0);
+        got += (size_t)part;
+    }
+    return NULL;
+}
+
+START_TEST(write_all_waits_for_a_late_reader_and_loses_nothing) {
+    char spec[100], block[1025];
+    pthread_t reader;
+    memset(block, 'z', 1024);
+    block[1024] = 0;
+    snprintf(spec, sizeof(spec), "unix:%s,server,nowait", path);
+    struct char_backend *backend = open_spec(spec);
+    int fd = connect_unix();
+    WAIT_FOR(device.opened, 1);
+    ck_assert_int_eq(pthread_create(&reader, NULL, read_late, &fd), 0);
+    for (unsigned i = 0; i < 1024; i++) {
+        bus_lock(bus);
+        char_write_all(backend, (const uint8_t *)block, 1024);
+        bus_unlock(bus);
+    }
+    ck_assert_int_eq(pthread_join(reader, NULL), 0); /* it got all of the megabyte */
+    close(fd);
+    char_close(backend);
+}
+END_TEST
+
+START_TEST(write_all_gives_a_dead_reader_up_once) {
+    char spec[100], block[1025];
+    memset(block, 'z', 1024);
+    block[1024] = 0;
+    snprintf(spec, sizeof(spec), "unix:%s,server,nowait", path);
+    struct char_backend *backend = open_spec(spec);
+    int fd = connect_unix();
+    WAIT_FOR(device.opened, 1);
+    time_t start = time(NULL);
+    bus_lock(bus);
+    for (unsigned i = 0; i < 20000; i++)
+        char_write_all(backend, (const uint8_t *)block, 1024);
+    bus_unlock(bus);
+    ck_assert_int_le(time(NULL) - start, 5);
+    close(fd);
+    char_close(backend);
+}
+END_TEST
+
+static void *connect_late(void *argument) {
+    usleep(50000);
+    *(int *)argument = connect_unix();
+    return NULL;
+}
+
+START_TEST(waiting_server_opens_with_its_first_client) {
+    char spec[100], text[8];
+    pthread_t client;
+    int fd = -1, null = open("/dev/null", O_WRONLY);
+    dup2(null, STDERR_FILENO); /* it says there that it waits */
+    ck_assert_int_eq(pthread_create(&client, NULL, connect_late, &fd), 0);
+    snprintf(spec, sizeof(spec), "unix:%s,server", path);
+    struct char_backend *backend = open_spec(spec);
+    pthread_join(client, NULL);
+    send_text(backend, "first");
+    read_text(fd, text, 5);
+    ck_assert_str_eq(text, "first");
+    close(fd);
+    char_close(backend);
+}
+END_TEST
+
 START_TEST(input_waits_for_a_slow_device) {
     char spec[100];
     snprintf(spec, sizeof(spec), "unix:%s,server,nowait", path);
@@ -389,6 +464,16 @@ START_TEST(ctrl_a_commands_work) {
 }
 END_TEST
 
+START_TEST(closed_terminal_asks_to_quit) {
+    int master = take_terminal();
+    struct char_backend *backend = open_spec("stdio");
+    close(master);
+    WAIT_FOR(device.quits, 1);
+    send_text(backend, "into the void");
+    char_close(backend);
+}
+END_TEST
+
 START_TEST(piped_stdio_ends_quietly) {
     int in[2], out[2];
     char text[8];
@@ -404,6 +489,7 @@ START_TEST(piped_stdio_ends_quietly) {
     send_text(backend, "pong");
     read_text(out[0], text, 4);
     ck_assert_str_eq(text, "pong");
+    ck_assert_uint_eq(device.quits, 0);
     char_close(backend);
 }
 END_TEST
@@ -439,10 +525,14 @@ int main(void) {
     tcase_add_test(tests, stale_socket_file_is_replaced_a_live_one_is_not);
     tcase_add_test(tests, tcp_server_on_this_machine_answers);
     tcase_add_test(tests, slow_reader_holds_back_and_gets_everything);
+    tcase_add_test(tests, write_all_waits_for_a_late_reader_and_loses_nothing);
+    tcase_add_test(tests, write_all_gives_a_dead_reader_up_once);
+    tcase_add_test(tests, waiting_server_opens_with_its_first_client);
     tcase_add_test(tests, input_waits_for_a_slow_device);
     tcase_add_test(tests, terminal_is_raw_and_comes_back);
     tcase_add_test(tests, plain_stdio_leaves_ctrl_c_to_the_host);
     tcase_add_test(tests, ctrl_a_commands_work);
+    tcase_add_test(tests, closed_terminal_asks_to_quit);
     tcase_add_test(tests, piped_stdio_ends_quietly);
     tcase_add_test(tests, input_from_a_file_arrives_whole);
     suite_add_tcase(suite, tests);
