@@ -77,9 +77,13 @@ static struct late_exit *add_late(struct translation *t, uint64_t target) {
     return late;
 }
 
-void emit_late_exits(struct translation *t) {
+/* Exits of polls must be near; those of calls may come before the others. */
+static void emit_pending_exits(struct translation *t, bool polls_only) {
     for (unsigned i = 0; i < t->late_count; i++) {
-        const struct late_exit *late = &t->late[i];
+        struct late_exit *late = &t->late[i];
+        if (late->is_emitted || (polls_only && !late->branch))
+            continue;
+        late->is_emitted = true;
         if (late->branch)
             emit_here(&t->e, late->branch);
         if (late->call && !t->e.overflow) {
@@ -92,6 +96,10 @@ void emit_late_exits(struct translation *t) {
         else
             emit_exit_call(t, late->target, late->linkable);
     }
+}
+
+void emit_late_exits(struct translation *t) {
+    emit_pending_exits(t, false);
 }
 
 /* Leaves for rip, or for S, when hot.run is 0. */
@@ -268,6 +276,7 @@ static void emit_return_site(struct translation *t, uint64_t expected) {
     }
     uint8_t *same = emit_jrcxz(e);
     emit_call(e, t->engine->stubs.indirect);
+    emit_pending_exits(t, true);
     emit_here(e, same);
     emit_exit(t, expected);
 }

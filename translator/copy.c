@@ -320,7 +320,8 @@ static void emit_vex_copy(struct translation *t, struct copy *copy) {
     bool w = z->raw.vex.W && (is_long || t->in.rule.class != CLASS_VEX_INTEGER);
     emit_u8(&t->e, (unsigned)w << 7 | vvvv_bits(t, copy, z->raw.vex.vvvv) << 3 | z->raw.vex.L << 2 | z->raw.vex.pp);
     emit_u8(&t->e, z->opcode);
-    emit_modrm(t, copy, reg_bits(t, copy));
+    if (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) /* VZEROUPPER and VZEROALL have none */
+        emit_modrm(t, copy, reg_bits(t, copy));
     emit_immediates(t);
 }
 

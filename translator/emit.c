@@ -181,6 +181,8 @@ uint8_t *emit_jrcxz(struct emitter *e) {
 }
 
 void emit_here(struct emitter *e, uint8_t *branch) {
+    if (e->at - branch > 127)
+        e->overflow = true;
     if (!e->overflow)
         branch[-1] = (uint8_t)(e->at - branch);
 }

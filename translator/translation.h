@@ -62,6 +62,7 @@ struct late_exit {
     uint8_t *call;        /* displacement of a 32-bit call or jcc to patch, or NULL */
     uint64_t target;
     bool is_indirect;     /* leave by S instead of for target */
+    bool is_emitted;
     uint8_t *linkable;    /* displacement that linking patches, or NULL */
 };
 
