@@ -3,7 +3,7 @@
  */
 #include "cpu/access.h"
 #include "cpu/ops.h"
-#include "cpu/string.h"
+#include "cpu/string_loop.h"
 
 enum { TSS32 = 9, TSS32_BUSY = 11, TSS_IO_BASE = 0x66, TSS32_LIMIT = 0x67 };
 

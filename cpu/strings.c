@@ -7,7 +7,7 @@
  */
 #include "cpu/access.h"
 #include "cpu/ops.h"
-#include "cpu/string.h"
+#include "cpu/string_loop.h"
 
 #define PAGE 4096u
 

@@ -1,7 +1,7 @@
 /*
- * See cpu/string.h.
+ * See cpu/string_loop.h.
  */
-#include "cpu/string.h"
+#include "cpu/string_loop.h"
 
 void string_begin(struct string *string, struct cpu *cpu, const struct cpu_op *op, unsigned size) {
     *string = (struct string){

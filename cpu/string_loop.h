@@ -2,8 +2,8 @@
  * The registers of a string instruction: index registers and count in the instruction's address size, their direction,
  * and when a repetition gives way to interrupts (SDM vol. 1, 7.3.9).
  */
-#ifndef CPU_STRING_H
-#define CPU_STRING_H
+#ifndef CPU_STRING_LOOP_H
+#define CPU_STRING_LOOP_H
 
 #include "cpu/op.h"
 
