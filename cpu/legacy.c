@@ -159,7 +159,7 @@ enum cpu_result cpu_op_enter(struct cpu *cpu, const struct cpu_op *op) {
         result = push_display(cpu, op, &stack, level, frame);
     if (result != CPU_NEXT)
         return result;
-    stack_release(&stack, 0u - (uint16_t)op->immediate);
+    stack.pointer = (stack.pointer & ~stack.mask) | ((stack.pointer - (uint16_t)op->immediate) & stack.mask);
     /* The processor makes sure that the new top of the stack can be written. */
     uint64_t linear;
     result = cpu_linear(cpu, CPU_SS, stack.pointer & stack.mask, op->size, ACCESS_WRITE, &linear);
