@@ -1,5 +1,6 @@
 /*
- * The functions of cpu/access.h and cpu/mode.h over an array of pages; see fake_cpu.h.
+ * The functions of cpu/access.h and cpu/mode.h over an array of pages; see fake_cpu.h. Compiled with general registers
+ * only, as what it replaces is: the guest's vector state is live while it runs.
  */
 #include "fake_cpu.h"
 
@@ -31,14 +32,14 @@ static enum cpu_result check_pages(struct cpu *cpu, uint64_t linear, unsigned si
 enum cpu_result cpu_read_linear(struct cpu *cpu, uint64_t linear, void *to, unsigned size, unsigned access) {
     enum cpu_result result = check_pages(cpu, linear, size, access);
     if (result == CPU_NEXT)
-        memcpy(to, fake_of(cpu)->memory + linear, size);
+        cpu_copy(to, fake_of(cpu)->memory + linear, size);
     return result;
 }
 
 enum cpu_result cpu_write_linear(struct cpu *cpu, uint64_t linear, const void *from, unsigned size, unsigned access) {
     enum cpu_result result = check_pages(cpu, linear, size, access | ACCESS_WRITE);
     if (result == CPU_NEXT)
-        memcpy(fake_of(cpu)->memory + linear, from, size);
+        cpu_copy(fake_of(cpu)->memory + linear, from, size);
     return result;
 }
 
@@ -57,8 +58,10 @@ enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, u
         *linear = offset + (segment >= CPU_FS ? s->base : 0);
         return CPU_NEXT;
     }
-    if ((s->attributes & SEGMENT_UNUSABLE) || offset + size - 1 > s->limit)
-        return cpu_fault_code(cpu, segment == CPU_SS ? VECTOR_SS : VECTOR_GP, 0);
+    if ((s->attributes & SEGMENT_UNUSABLE) || offset + size - 1 > s->limit) {
+        cpu_fault_code(cpu, segment == CPU_SS ? VECTOR_SS : VECTOR_GP, 0);
+        return CPU_FAULT;
+    }
     *linear = (uint32_t)(s->base + offset);
     return CPU_NEXT;
 }
