@@ -27,6 +27,13 @@ void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing) 
     t->ended = true;
 }
 
+/* Memory operands that are longer or shorter than the operand size: far pointers, table images, selectors, bounds. */
+static bool has_other_memory_size(cpu_op_function *function) {
+    return function == cpu_op_far_call || function == cpu_op_far_jmp || function == cpu_op_load_far_pointer ||
+           function == cpu_op_lgdt || function == cpu_op_lidt || function == cpu_op_lar || function == cpu_op_lsl ||
+           function == cpu_op_bound;
+}
+
 void emit_helper(struct translation *t, cpu_op_function *function, bool ends_block, bool is_user) {
     struct helper_call *call = code_cache_allocate(&t->engine->cache, sizeof *call);
     if (!call) {
@@ -37,6 +44,8 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
         .function = function, .block = t->block, .rip = t->in.rip, .ends_block = ends_block, .is_user = is_user};
     decode_op(t, &call->op);
     unsigned opcode = t->in.z.opcode;
+    if (has_other_memory_size(function))
+        call->op.size = t->in.z.operand_width / 8;
     if (function == cpu_op_load_far_pointer)
         call->op.immediate2 = opcode == 0xc5   ? CPU_DS
                               : opcode == 0xc4 ? CPU_ES
