@@ -21,7 +21,7 @@ enum {
     USER_CODE = 0x33, CODE16_SELECTOR = 0x38, DATA16_SELECTOR = 0x40, SPARE_SELECTOR = 0x48, TSS_SELECTOR = 0x60
 };
 #define USER_ALIAS 0x100000000ull /* the first 64 MiB again, for CPL 3 */
-#define WINDOW     0x4000000000ull /* free for tests */
+#define WINDOW     0x8000000000ull /* free for tests: a top-level entry of its own */
 #else
 enum { GPRS = 8, WIDTH = 32 };
 enum {
