@@ -82,13 +82,14 @@ static void decode_memory(const struct instruction *in, const ZydisDecodedOperan
     if (mem->type == ZYDIS_MEMOP_TYPE_VSIB) {
         op->index_is_vector = true;
         op->index = (uint8_t)ZydisRegisterGetId(mem->index);
+        op->element_size = (uint8_t)(operand->size / 8);
+        op->index_size = in->z.opcode & 1 ? 8 : 4; /* gathers and scatters with quadword indices have odd opcodes */
     } else {
         op->index = (uint8_t)decode_gpr(mem->index, &high);
     }
     op->scale = mem->scale ? mem->scale : 1;
     if (operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN || op->size == 0)
         op->size = (uint8_t)(operand->size / 8);
-    (void)in;
 }
 
 static unsigned extended(unsigned low, unsigned inverted_bit) {

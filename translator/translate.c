@@ -46,6 +46,8 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
     unsigned opcode = t->in.z.opcode;
     if (has_other_memory_size(function))
         call->op.size = t->in.z.operand_width / 8;
+    if (function == cpu_op_maskmov)
+        call->op.size = t->in.z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
     if (function == cpu_op_load_far_pointer)
         call->op.immediate2 = opcode == 0xc5   ? CPU_DS
                               : opcode == 0xc4 ? CPU_ES
