@@ -101,11 +101,12 @@ static int64_t sign_extend(uint64_t value, unsigned size) {
 
 enum cpu_result cpu_op_bound(struct cpu *cpu, const struct cpu_op *op) {
     uint64_t bounds;
-    enum cpu_result result = cpu_read_integer(cpu, op->segment, cpu_op_offset(cpu, op), 2u * op->size, &bounds);
+    unsigned size = op->size / 2; /* the memory operand is a pair */
+    enum cpu_result result = cpu_read_integer(cpu, op->segment, cpu_op_offset(cpu, op), op->size, &bounds);
     if (result != CPU_NEXT)
         return result;
-    int64_t index = sign_extend(cpu_get_gpr(cpu, op->reg, op->size, false), op->size);
-    int64_t low = sign_extend(bounds, op->size), high = sign_extend(bounds >> (8 * op->size), op->size);
+    int64_t index = sign_extend(cpu_get_gpr(cpu, op->reg, size, false), size);
+    int64_t low = sign_extend(bounds, size), high = sign_extend(bounds >> (8 * size), size);
     return index < low || index > high ? cpu_fault(cpu, VECTOR_BR) : CPU_NEXT;
 }
 

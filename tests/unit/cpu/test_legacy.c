@@ -160,7 +160,7 @@ END_TEST
 
 START_TEST(bound_compares_signed_and_inclusive) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_RING0, "pentium");
-    struct cpu_op op = fake_memory_operand(fake, 2, 0x2000);
+    struct cpu_op op = fake_memory_operand(fake, 4, 0x2000); /* a pair of words */
     op.reg = CPU_RBX;
     fake_put(fake, 0x2000, 0xfffe, 2);
     fake_put(fake, 0x2002, 5, 2);
@@ -172,7 +172,7 @@ START_TEST(bound_compares_signed_and_inclusive) {
         FAKE_GPR(fake, RBX) = 0xffff0000 | rows[i].index;
         ck_assert_int_eq(fake_vector(fake, cpu_op_bound(&fake->cpu, &op)), rows[i].vector);
     }
-    op.size = 4;
+    op.size = 8;
     fake_put(fake, 0x2000, 0x10000, 4);
     fake_put(fake, 0x2004, 0x20000, 4);
     FAKE_GPR(fake, RBX) = 0x20000;
