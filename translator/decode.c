@@ -163,3 +163,8 @@ void decode_op(const struct translation *t, struct cpu_op *op) {
     if (z->raw.imm[1].size && in->operand[0].type != ZYDIS_OPERAND_TYPE_POINTER)
         op->immediate2 = (uint16_t)z->raw.imm[1].value.u;
 }
+
+const char *decode_mnemonic_name(unsigned mnemonic) {
+    const char *name = ZydisMnemonicGetString((ZydisMnemonic)mnemonic);
+    return name ? name : "?";
+}

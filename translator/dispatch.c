@@ -2,6 +2,7 @@
  * Where translated code goes when it cannot go on by itself: a shadow page table miss, a slow access, an instruction
  * that a C function runs, an exit to a block that is not linked. Light code: the guest's vector state is live.
  */
+#include "cpu/interrupt.h"
 #include "cpu/mode.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
@@ -140,6 +141,12 @@ static enum cpu_result check_breakpoints(struct cpu *cpu, uint64_t linear) {
     return hit ? cpu_fault_debug(cpu, hit, false) : CPU_NEXT;
 }
 
+static enum cpu_result deliver(struct cpu *cpu) {
+    if (engine_logs(cpu->engine, TRAPEZE_LOG_INT))
+        cpu->call_full(cpu, engine_report_exception, cpu);
+    return cpu_deliver_exception(cpu);
+}
+
 uint64_t engine_dispatch(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.dispatches++;
@@ -160,7 +167,7 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         if (result == CPU_FAULT) {
             translator->slow = false;
             translator->link_site = NULL;
-            if (cpu_deliver_exception(cpu) == CPU_STOP)
+            if (deliver(cpu) == CPU_STOP)
                 return 0;
             continue;
         }
@@ -209,7 +216,7 @@ static uint64_t after(struct cpu *cpu, enum cpu_result result) {
             result = watch;
     }
     if (result == CPU_FAULT)
-        result = cpu_deliver_exception(cpu);
+        result = deliver(cpu);
     if (result == CPU_STOP)
         return 0;
     return engine_dispatch(cpu);
@@ -393,15 +400,21 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         cpu->statistics.helper_calls_privileged++;
     uint32_t key = call->block->key;
     enum cpu_result result = call->function(cpu, &call->op);
-    if (result != CPU_NEXT)
+    if (engine_logs(cpu->engine, TRAPEZE_LOG_EXITS)) {
+        struct helper_report report = {.cpu = cpu, .call = call, .result = result};
+        cpu->call_full(cpu, engine_report_helper, &report);
+    }
+    if (result == CPU_FAULT || result == CPU_STOP)
         return after(cpu, result);
-    cpu->hot.rip = call->rip + call->op.length;
-    if (!(key & MODE_CODE64))
-        cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
-    if (key & MODE_TF)
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
-    if (cpu->watch_hits || cpu->debug.hit)
-        return after(cpu, CPU_NEXT);
+    if (result == CPU_NEXT) {
+        cpu->hot.rip = call->rip + call->op.length;
+        if (!(key & MODE_CODE64))
+            cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
+    }
+    if ((key & MODE_TF) && !interrupt_ends_single_step(call->function))
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    if (result == CPU_JUMP || cpu->watch_hits || cpu->debug.hit)
+        return after(cpu, result);
     if (call->ends_block || must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);

@@ -177,6 +177,17 @@ uint64_t engine_masked_bytes(void *query);
 /* ---- report.c ---- */
 /* Tells about the instruction at rip that has no rule; call_full with the cpu. */
 uint64_t engine_report_unimplemented(void *cpu);
+/* call_full with the cpu: the exception to be delivered, and the instruction that a C function has just run. */
+uint64_t engine_report_exception(void *cpu);
+uint64_t engine_report_helper(void *report);
+struct helper_report {
+    struct cpu *cpu;
+    const struct helper_call *call;
+    enum cpu_result result;
+};
+static inline bool engine_logs(const struct engine *engine, unsigned bit) {
+    return engine->log.mask & bit;
+}
 /* Logs one line if somebody listens to the bit. */
 void engine_log(struct engine *engine, unsigned bit, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "cpu/views.h"
-#include "translator/engine.h"
+#include "translator/translation.h"
 
 void engine_log(struct engine *engine, unsigned bit, const char *format, ...) {
     const struct trapeze_log *log = &engine->log;
@@ -15,6 +15,28 @@ void engine_log(struct engine *engine, unsigned bit, const char *format, ...) {
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
     log->event(log->opaque, bit, line);
+}
+
+uint64_t engine_report_exception(void *argument) {
+    struct cpu *cpu = argument;
+    const struct cpu_exception *exception = &cpu->exception;
+    if (exception->vector == VECTOR_PF)
+        engine_log(cpu->engine, TRAPEZE_LOG_INT, "cpu %u: exception 14, error %x, cr2 %016llx, rip %016llx", cpu->index,
+                   exception->error_code, (unsigned long long)exception->cr2, (unsigned long long)cpu->hot.rip);
+    else
+        engine_log(cpu->engine, TRAPEZE_LOG_INT, "cpu %u: exception %u, error %x, rip %016llx", cpu->index,
+                   exception->vector, exception->has_error_code ? exception->error_code : 0,
+                   (unsigned long long)cpu->hot.rip);
+    return 0;
+}
+
+uint64_t engine_report_helper(void *argument) {
+    const struct helper_report *report = argument;
+    static const char *const result[] = {"", ", jumps", ", faults", ", stops"};
+    engine_log(report->cpu->engine, TRAPEZE_LOG_EXITS, "cpu %u: %016llx %s by a C function%s", report->cpu->index,
+               (unsigned long long)report->call->rip, decode_mnemonic_name(report->call->op.mnemonic),
+               result[report->result]);
+    return 0;
 }
 
 uint64_t engine_report_unimplemented(void *argument) {

@@ -76,6 +76,8 @@ static enum cpu_result deliver_pending(struct cpu *cpu) {
     if (vector < 0)
         return CPU_NEXT;
     cpu->statistics.interrupts++;
+    engine_log(cpu->engine, TRAPEZE_LOG_INT, "cpu %u: interrupt %d, rip %016llx", cpu->index, vector,
+               (unsigned long long)cpu->hot.rip);
     return cpu_deliver_interrupt(cpu, (unsigned)vector);
 }
 

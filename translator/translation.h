@@ -94,6 +94,8 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
 /* The general register behind an operand, 0..15, or CPU_NO_REGISTER; *high for AH..BH. */
 unsigned decode_gpr(ZydisRegister reg, bool *high);
 unsigned decode_segment(ZydisRegister reg);
+/* Of cpu_op.mnemonic, for messages. */
+const char *decode_mnemonic_name(unsigned mnemonic);
 void decode_op(const struct translation *t, struct cpu_op *op);
 static inline unsigned code_bits(uint32_t key) {
     return (key & MODE_CODE) == MODE_CODE64 ? 64 : (key & MODE_CODE) == MODE_CODE32 ? 32 : 16;
