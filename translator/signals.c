@@ -57,8 +57,9 @@ static void on_signal(int number, siginfo_t *info, void *context) {
     errno = saved;
 }
 
+static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+
 static void install_once(void) {
-    static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     sigemptyset(&action.sa_mask);
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -84,5 +85,11 @@ bool signals_attach(struct cpu *cpu) {
         return false;
     }
     signal_stack = stack;
+    /* A thread that runs a vCPU may have been made with every signal blocked, and a blocked fault kills the process. */
+    sigset_t faults;
+    sigemptyset(&faults);
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        sigaddset(&faults, numbers[i]);
+    pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
     return true;
 }
