@@ -28,6 +28,8 @@ struct gdb_server_config {
     /* What the debugger asks of the machine: "kill", and "monitor reset". */
     void (*quit)(void *opaque);
     void (*reset)(void *opaque);
+    /* The debugger lets the machine go: calls gdb_server_go_on unless something else holds the machine. */
+    void (*go_on)(void *opaque);
     /* The client has seen that vCPU `index` crashed the machine: what would have happened without it. */
     void (*crashed)(void *opaque, unsigned index);
     void *opaque;

@@ -61,11 +61,23 @@ static bool set_debug(struct gdb_target *target, unsigned index, bool step, bool
     return trapeze_vcpu_set_debug(pc_vcpu(target->pc, index), step, list, count) == TRAPEZE_OK;
 }
 
+/* Devices go on while the machine is held: without this, every step would lead into the timer's interrupt handler. */
+static void hold_off_interrupts(struct gdb_target *target, unsigned index) {
+    struct trapeze_events events;
+    trapeze_vcpu_get_events(pc_vcpu(target->pc, index), &events);
+    if (events.interrupt_shadow || events.halted)
+        return;
+    events.interrupt_shadow = true;
+    trapeze_vcpu_set_events(pc_vcpu(target->pc, index), &events);
+}
+
 static bool prepare(struct gdb_target *target, unsigned index) {
-    bool steps = target->actions[index] == GDB_STEP;
     bool stands_on_one = gdb_target_breakpoint_at(target, false, linear_pc(target, index)) != NULL;
-    target->steps_over[index] = stands_on_one && target->actions[index] == GDB_CONTINUE;
-    return set_debug(target, index, steps || stands_on_one, stands_on_one);
+    bool steps = target->actions[index] == GDB_STEP || (target->actions[index] == GDB_CONTINUE && stands_on_one);
+    target->steps_over[index] = steps && target->actions[index] == GDB_CONTINUE;
+    if (steps)
+        hold_off_interrupts(target, index);
+    return set_debug(target, index, steps, stands_on_one);
 }
 
 static void let_go(struct gdb_target *target) {
@@ -87,14 +99,13 @@ bool gdb_target_go(struct gdb_target *target) {
     return true;
 }
 
-void gdb_target_abandon(struct gdb_target *target) {
+void gdb_target_forget(struct gdb_target *target) {
     target->breakpoint_count = 0;
     for (unsigned i = 0; i < target->vcpu_count; i++) {
         target->actions[i] = GDB_CONTINUE;
         target->steps_over[i] = false;
         trapeze_vcpu_set_debug(pc_vcpu(target->pc, i), false, NULL, 0);
     }
-    runner_resume(target->runner);
 }
 
 bool gdb_target_stepped_over(struct gdb_target *target, unsigned index, const struct trapeze_exit *exit) {

@@ -39,8 +39,8 @@ void gdb_target_init(struct gdb_target *target, struct pc *pc, struct runner *ru
 bool gdb_target_pause(struct gdb_target *target);
 /* As target->actions say. All vCPUs are paused. False where the engine refuses the breakpoints. */
 bool gdb_target_go(struct gdb_target *target);
-/* All vCPUs go, breakpoints and steps are forgotten. */
-void gdb_target_abandon(struct gdb_target *target);
+/* Breakpoints and steps are forgotten; all vCPUs will continue. They are paused. */
+void gdb_target_forget(struct gdb_target *target);
 /* A vCPU has stopped. True when that was the step past a breakpoint: the machine goes on and nothing is to be told. */
 bool gdb_target_stepped_over(struct gdb_target *target, unsigned index, const struct trapeze_exit *exit);
 

@@ -326,6 +326,10 @@ static void debugger_saw_crash(void *opaque, unsigned index) {
     crash(opaque, index);
 }
 
+static void debugger_lets_go(void *opaque) {
+    let_go(opaque);
+}
+
 static bool create_debugger(struct supervisor *supervisor) {
     const struct gdb_server_config config = {.listen_fd = supervisor->gdb_listen_fd,
                                              .device = supervisor->options->gdb,
@@ -334,6 +338,7 @@ static bool create_debugger(struct supervisor *supervisor) {
                                              .starts_paused = supervisor->options->starts_paused,
                                              .quit = debugger_quits,
                                              .reset = debugger_resets,
+                                             .go_on = debugger_lets_go,
                                              .crashed = debugger_saw_crash,
                                              .opaque = supervisor};
     if (supervisor->gdb_listen_fd < 0)
