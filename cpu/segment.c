@@ -52,8 +52,11 @@ void segment_drop_inner(struct cpu *cpu) {
 
         if (segment->attributes & SEGMENT_UNUSABLE)
             continue;
-        if (!is_conforming_code && (segment->attributes >> SEGMENT_DPL_SHIFT & 3) < cpu->cpl)
-            *segment = segment_null(0);
+        if (is_conforming_code || (segment->attributes >> SEGMENT_DPL_SHIFT & 3) >= cpu->cpl)
+            continue;
+        /* The base stays: 64-bit code goes on using that of FS and GS. */
+        segment->selector = 0;
+        segment->attributes = SEGMENT_UNUSABLE;
     }
 }
 
