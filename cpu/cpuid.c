@@ -139,12 +139,14 @@ static void leaf_power(const struct query *query) {
 static void leaf_more_features(const struct query *query) {
     const uint32_t *words = query->model->words;
     if (query->subleaf == 0) {
-        query->out[EAX] = 1;
+        query->out[EAX] = words[WORD_7_2_EDX] ? 2 : words[WORD_7_1_EAX] ? 1 : 0;
         query->out[EBX] = words[WORD_7_EBX];
         query->out[ECX] = words[WORD_7_ECX];
         query->out[EDX] = words[WORD_7_EDX];
     } else if (query->subleaf == 1) {
         query->out[EAX] = words[WORD_7_1_EAX];
+    } else if (query->subleaf == 2) {
+        query->out[EDX] = words[WORD_7_2_EDX];
     }
 }
 

@@ -25,6 +25,7 @@ static uint32_t host_word(unsigned word) {
     case WORD_7_ECX: return host_cpuid(7, 0).ecx;
     case WORD_7_EDX: return host_cpuid(7, 0).edx;
     case WORD_7_1_EAX: return host_cpuid(7, 0).eax >= 1 ? host_cpuid(7, 1).eax : 0;
+    case WORD_7_2_EDX: return host_cpuid(7, 0).eax >= 2 ? host_cpuid(7, 2).edx : 0;
     case WORD_D_1_EAX: return host_cpuid(0xd, 1).eax;
     case WORD_80000001_EDX: return host_cpuid(0x80000001, 0).edx;
     case WORD_80000001_ECX: return host_cpuid(0x80000001, 0).ecx;

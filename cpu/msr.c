@@ -58,7 +58,8 @@ static const struct msr_row rows[] = {
     {0x017, 1, FEATURE_CMOV, ONLY_INTEL, KIND_CONSTANT, 0, 0},                   /* PLATFORM_ID */
     {0x02a, 1, FEATURE_CMOV, ONLY_INTEL, KIND_DUMMY, 0, 0},                      /* EBL_CR_POWERON */
     {0x03a, 1, FEATURE_LM, ONLY_INTEL, KIND_CONSTANT, 0, 1},                     /* FEATURE_CONTROL: locked */
-    {0x048, 1, FEATURE_SPEC_CTRL, ANY_VENDOR, KIND_VALUE, AT(spec_ctrl), 3},     /* IBRS, STIBP */
+    {0x048, 1, FEATURE_BHI_CTRL, ANY_VENDOR, KIND_VALUE, AT(spec_ctrl), 0x403},  /* IBRS, STIBP, BHI_DIS_S */
+    {0x048, 1, FEATURE_SPEC_CTRL, ANY_VENDOR, KIND_VALUE, AT(spec_ctrl), 3},
     {0x079, 1, FEATURE_CMOV, ONLY_INTEL, KIND_DUMMY, 0, 0},                      /* BIOS_UPDT_TRIG */
     {0x0fe, 1, FEATURE_MTRR, ANY_VENDOR, KIND_CONSTANT, 0, 0x508},               /* MTRRCAP: 8 variable, fixed, WC */
     {0x174, 1, FEATURE_SEP, ANY_VENDOR, KIND_VALUE, AT(sysenter_cs), 0xffffffff},
