@@ -3,53 +3,12 @@
  * then the guest's page tables, then RAM, a page with translated code, or a device.
  */
 #include "cpu/access.h"
+#include "cpu/io.h"
 #include "cpu/views.h"
 #include "cpu/watch.h"
 #include "memory/guest_memory.h"
 
 /* ---- Devices ---- */
-
-struct io_access {
-    struct cpu *cpu;
-    enum trapeze_space space;
-    unsigned size;
-    uint64_t address, value;
-    bool is_write;
-};
-
-static uint64_t io_access(void *argument) {
-    struct io_access *access = argument;
-    const struct trapeze_io *io = &access->cpu->config->io;
-    if (access->is_write) {
-        if (io->write)
-            io->write(io->opaque, access->space, access->address, access->size, access->value);
-        return 0;
-    }
-    uint64_t value = ~0ull;
-    if (!io->read || !io->read(io->opaque, access->space, access->address, access->size, &value))
-        return ~0ull;
-    return value;
-}
-
-static uint64_t io_read(struct cpu *cpu, enum trapeze_space space, uint64_t address, unsigned size) {
-    struct io_access access = {.cpu = cpu, .space = space, .size = size, .address = address};
-    uint64_t value = cpu->call_full(cpu, io_access, &access);
-    return size == 8 ? value : value & ((1ull << (size * 8)) - 1);
-}
-
-static void io_write(struct cpu *cpu, enum trapeze_space space, uint64_t address, unsigned size, uint64_t value) {
-    struct io_access access = {
-        .cpu = cpu, .space = space, .size = size, .address = address, .value = value, .is_write = true};
-    cpu->call_full(cpu, io_access, &access);
-}
-
-uint64_t cpu_port_read(struct cpu *cpu, uint16_t port, unsigned size) {
-    return io_read(cpu, TRAPEZE_PORT, port, size);
-}
-
-void cpu_port_write(struct cpu *cpu, uint16_t port, unsigned size, uint64_t value) {
-    io_write(cpu, TRAPEZE_PORT, port, size, value);
-}
 
 /* The largest naturally aligned piece of an access that a device gets at once. */
 static unsigned piece_size(uint64_t address, unsigned size) {
@@ -63,7 +22,7 @@ static void device_read(struct cpu *cpu, uint64_t address, uint8_t *to, unsigned
     while (size) {
         /* An unaligned access of up to 8 bytes reaches the device whole: its width is what the guest asked for. */
         unsigned piece = size == 2 || size == 4 || size == 8 ? size : piece_size(address, size);
-        uint64_t value = io_read(cpu, TRAPEZE_MMIO, address, piece);
+        uint64_t value = cpu_io_read(cpu, TRAPEZE_MMIO, address, piece);
         cpu_copy(to, &value, piece);
         to += piece, address += piece, size -= piece;
     }
@@ -74,7 +33,7 @@ static void device_write(struct cpu *cpu, uint64_t address, const uint8_t *from,
         unsigned piece = size == 2 || size == 4 || size == 8 ? size : piece_size(address, size);
         uint64_t value = 0;
         cpu_copy(&value, from, piece);
-        io_write(cpu, TRAPEZE_MMIO, address, piece, value);
+        cpu_io_write(cpu, TRAPEZE_MMIO, address, piece, value);
         from += piece, address += piece, size -= piece;
     }
 }

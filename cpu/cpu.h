@@ -105,6 +105,7 @@ enum cpu_stop {
     CPU_STOP_HALT,     /* HLT, or MWAIT taken as one; rip is behind it */
     CPU_STOP_SHUTDOWN, /* triple fault */
     CPU_STOP_CHECK,    /* look at pending interrupts and requests before the next instruction */
+    CPU_STOP_IO,       /* cpu->io.read waits for the caller's answer */
     CPU_STOP_DEBUG,    /* the debugger's breakpoint, watchpoint or step */
 };
 
@@ -129,6 +130,26 @@ enum {
     REQUEST_SAFEPOINT = 64, /* another vCPU wants everyone out of translated code */
     REQUEST_STALE = 128,    /* cpu->stale has entries */
     REQUEST_FLUSH = 256,    /* guest-physical memory changed its meaning: drop cached translations */
+};
+
+#define CPU_IO_REQUESTS 16
+
+struct cpu_io_request {
+    enum trapeze_space space;
+    unsigned size;
+    bool is_write;
+    uint64_t address, value;
+};
+
+/* Accesses that nobody in the process claims (cpu/io.h). */
+struct cpu_io {
+    bool waiting;                /* `read` needs an answer; the instruction is at `rip` again */
+    struct cpu_io_request read;
+    uint32_t answered, next;     /* answers of the current instruction, and the first unused one */
+    uint64_t answer[CPU_IO_REQUESTS];
+    uint32_t write_count;        /* writes to tell the caller */
+    struct cpu_io_request write[CPU_IO_REQUESTS];
+    uint64_t rip, rflags, gpr[CPU_REGISTERS]; /* before the instruction */
 };
 
 #define CPU_BREAKPOINTS 64
@@ -230,6 +251,7 @@ struct cpu {
     uint64_t watched_dr7; /* DR7 that the shadow page tables were filled under */
     uint32_t watch_hits; /* data breakpoints of DR0 to DR3 that the instruction has hit */
     struct cpu_debug debug;
+    struct cpu_io io;
 
     /* Guest vector state while C code that may use vector registers runs. */
     _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE];

@@ -3,6 +3,7 @@
  * that a C function runs, an exit to a block that is not linked. Light code: the guest's vector state is live.
  */
 #include "cpu/interrupt.h"
+#include "cpu/io.h"
 #include "cpu/mode.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
@@ -361,6 +362,11 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         if (result == CPU_NEXT)
             host = prepare_plain(cpu, site, linear);
     }
+    if (cpu_io_waits(cpu)) {
+        translator->slow = true;
+        cpu_io_abandon(cpu);
+        return 0;
+    }
     if (result != CPU_NEXT)
         return after(cpu, result);
     cpu->hot.scratch[0] = host - offset;
@@ -375,6 +381,7 @@ static void commit_masked(struct cpu *cpu, const struct cpu_range *range, unsign
 }
 
 uint64_t engine_commit(struct cpu *cpu, uint64_t return_address) {
+    cpu_io_done(cpu);
     struct cpu_translator *translator = cpu_translator(cpu);
     struct cpu_range *range = (struct cpu_range *)translator->range;
     unsigned size = (unsigned)translator->pending_write;
@@ -400,6 +407,11 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         cpu->statistics.helper_calls_privileged++;
     uint32_t key = call->block->key;
     enum cpu_result result = call->function(cpu, &call->op);
+    if (cpu_io_waits(cpu)) {
+        cpu_io_abandon(cpu);
+        return 0;
+    }
+    cpu_io_done(cpu);
     if (engine_logs(cpu->engine, TRAPEZE_LOG_EXITS)) {
         struct helper_report report = {.cpu = cpu, .call = call, .result = result};
         cpu->call_full(cpu, engine_report_helper, &report);
@@ -442,6 +454,7 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     if (!site)
         return lost(cpu);
     flags_in(cpu);
+    cpu_io_done(cpu);
     if (site->kind == SITE_BREAK) {
         cpu->hot.rip = block->rip + site->guest;
         return at_breakpoint(cpu);

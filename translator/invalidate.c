@@ -2,6 +2,8 @@
  * Dropping translated code: because its bytes changed, because its chunk of the cache is needed, or because a page that
  * becomes code may still be written directly. The caller holds engine->lock; except for marking, the world is stopped.
  */
+#include <string.h>
+
 #include "translator/engine.h"
 
 static struct memory_region *region_of(struct engine *engine, uint64_t page) {
@@ -112,7 +114,8 @@ static void hash_remove(struct engine *engine, struct block *block) {
 /* ---- Unlinking ---- */
 
 static void patch(struct engine *engine, uint64_t displacement, uint64_t target) {
-    *(uint32_t *)code_cache_writable(&engine->cache, displacement) = (uint32_t)(target - (displacement + 4));
+    uint32_t relative = (uint32_t)(target - (displacement + 4));
+    memcpy(code_cache_writable(&engine->cache, displacement), &relative, sizeof relative);
 }
 
 static struct block *owner(struct engine *engine, const struct site *site, const struct block *target) {

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cpu/io.h"
 #include "cpu/mode.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
@@ -132,6 +133,31 @@ static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu)
     return result == CPU_FAULT ? cpu_deliver_exception(cpu) : CPU_NEXT;
 }
 
+/* ---- Accesses for the caller ---- */
+
+static void io_exit(const struct cpu_io_request *request, struct trapeze_exit *exit) {
+    exit->reason = TRAPEZE_EXIT_IO;
+    exit->io.space = request->space;
+    exit->io.is_write = request->is_write;
+    exit->io.size = request->size;
+    exit->io.address = request->address;
+    exit->io.value = request->value;
+}
+
+/* Whether there is an access to tell; *exit then describes it. */
+static bool tell_io(struct cpu *cpu, struct trapeze_exit *exit) {
+    struct cpu_io *io = &cpu->io;
+    if (io->write_count) {
+        io_exit(&io->write[0], exit);
+        io->write_count--;
+        memmove(&io->write[0], &io->write[1], io->write_count * sizeof io->write[0]);
+        return true;
+    }
+    if (io->waiting)
+        io_exit(&io->read, exit);
+    return io->waiting;
+}
+
 /* ---- The loop ---- */
 
 static void run_translated(struct engine *engine, struct cpu *cpu) {
@@ -165,7 +191,12 @@ static void debug_exit(struct cpu *cpu, struct trapeze_exit *exit) {
 void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
     struct engine *engine = cpu->engine;
     struct cpu_translator *translator = cpu_translator(cpu);
+    if (cpu->io.waiting)
+        cpu_io_answer(cpu, exit->io.value);
+    *exit = (struct trapeze_exit){0};
     for (;;) {
+        if (tell_io(cpu, exit))
+            return;
         take_requests(cpu);
         if (translator->latched & REQUEST_STALE) {
             translator->latched &= ~(uint32_t)REQUEST_STALE;

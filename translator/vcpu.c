@@ -117,8 +117,8 @@ EXPORT void trapeze_vcpu_set_interrupt_controller(struct trapeze_vcpu *vcpu,
 EXPORT enum trapeze_status trapeze_vcpu_run(struct trapeze_vcpu *vcpu, struct trapeze_exit *exit) {
     if (atomic_exchange(&vcpu->running, true))
         return TRAPEZE_BUSY;
-    *exit = (struct trapeze_exit){0};
     if (!signals_attach(vcpu->cpu)) {
+        *exit = (struct trapeze_exit){0};
         exit->reason = TRAPEZE_EXIT_ERROR;
         exit->text = "no memory for a signal stack";
     } else {
