@@ -56,6 +56,7 @@ static void reset_msrs(struct cpu *cpu) {
     cpu_clear(&cpu->msr, sizeof cpu->msr);
     cpu->msr.pat = RESET_PAT;
     cpu->msr.misc_enable = 1; /* fast strings */
+    cpu->apic_disabled = false;
 }
 
 static void finish(struct cpu *cpu) {
