@@ -22,7 +22,7 @@ static bool is_canonical(uint64_t address) {
 
 uint64_t cpu_read_tsc(const struct cpu *cpu) {
     uint32_t low, high;
-    __asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high));
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
     return (low | (uint64_t)high << 32) + (uint64_t)cpu->tsc_offset;
 }
 
