@@ -17,6 +17,7 @@ enum site_kind {
     SITE_EXIT,    /* leave for rip + data; other: offset of the displacement to patch, 0: never linked */
     SITE_RAISE,   /* exception data */
     SITE_BREAK,   /* the debugger's breakpoint is at this instruction */
+    SITE_INDIRECT, /* leave for S; data: bytes that a CALL has pushed */
     SITE_RETURN,  /* no call: a return site; host: its offset */
 };
 

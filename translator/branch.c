@@ -71,6 +71,12 @@ void emit_exit(struct translation *t, uint64_t target) {
     }
 }
 
+/* Leaves for S. The site tells what to undo where S is no address at all. */
+static void emit_indirect_exit(struct translation *t) {
+    emit_call(&t->e, t->engine->stubs.indirect);
+    add_site(t, SITE_INDIRECT)->data = t->in.z.mnemonic == ZYDIS_MNEMONIC_CALL ? t->in.z.operand_width / 8 : 0;
+}
+
 static struct late_exit *add_late(struct translation *t, uint64_t target) {
     struct late_exit *late = &t->late[t->late_count++];
     *late = (struct late_exit){.target = target};
@@ -92,7 +98,7 @@ static void emit_pending_exits(struct translation *t, bool polls_only) {
                 late->call[k] = (uint8_t)(relative >> (8 * k));
         }
         if (late->is_indirect)
-            emit_call(&t->e, t->engine->stubs.indirect);
+            emit_indirect_exit(t);
         else
             emit_exit_call(t, late->target, late->linkable);
     }
@@ -133,12 +139,12 @@ void translate_jump(struct translation *t) {
     }
     emit_branch_operand(t, operand);
     if (!may_chain(t)) {
-        emit_call(e, t->engine->stubs.indirect);
+        emit_indirect_exit(t);
         return;
     }
     emit_poll(t, 0)->is_indirect = true;
     uint8_t *hit = emit_lookup(t);
-    emit_call(e, t->engine->stubs.indirect);
+    emit_indirect_exit(t);
     emit_here(e, hit);
     emit_lookup_jump(t, 4);
 }
@@ -313,7 +319,7 @@ static void emit_direct_call(struct translation *t, uint64_t target) {
 static void emit_indirect_call(struct translation *t) {
     struct emitter *e = &t->e;
     if (!may_chain(t)) {
-        emit_call(e, t->engine->stubs.indirect);
+        emit_indirect_exit(t);
         return;
     }
     uint8_t *hit = emit_lookup(t);

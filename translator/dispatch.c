@@ -115,10 +115,14 @@ static inline uint64_t linear_rip(const struct cpu *cpu) {
     return (cpu->segment[CPU_CS].base + cpu->hot.rip) & 0xffffffffu;
 }
 
+static inline bool is_canonical(uint64_t address) {
+    return (uint64_t)((int64_t)address << 16 >> 16) == address;
+}
+
 /* Faults of the fetch itself: the code segment's limit, and canonical form. */
 static enum cpu_result check_fetch(struct cpu *cpu) {
     if (cpu->mode_key & MODE_CODE64) {
-        if ((uint64_t)((int64_t)cpu->hot.rip << 16 >> 16) != cpu->hot.rip)
+        if (!is_canonical(cpu->hot.rip))
             return cpu_fault_code(cpu, VECTOR_GP, 0);
         return CPU_NEXT;
     }
@@ -131,10 +135,8 @@ static enum cpu_result check_fetch(struct cpu *cpu) {
 static enum cpu_result check_breakpoints(struct cpu *cpu, uint64_t linear) {
     if (!(cpu->mode_key & MODE_BREAKPOINTS))
         return CPU_NEXT;
-    if (cpu->hot.rflags & FLAG_RF) {
-        cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
+    if ((cpu->hot.rflags & FLAG_RF) || cpu_translator(cpu)->holds_traps)
         return CPU_NEXT;
-    }
     uint64_t hit = 0;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> (2 * i) & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3) && cpu->dr[i] == linear)
@@ -179,8 +181,9 @@ uint64_t engine_dispatch(struct cpu *cpu) {
             translator->missing_physical = page | (linear & MEMORY_PAGE_MASK);
             return 0;
         }
-        translator->slow = false;
+        translator->slow = translator->holds_traps = false;
         cpu->interrupt_shadow = false;
+        cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
         if (translator->link_site)
             engine_link(cpu->engine, cpu, translator->link_site, block);
         translator->link_site = NULL;
@@ -250,9 +253,8 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
         return lost(cpu);
     uint64_t linear = scratch_s(cpu);
     bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
-    bool canonical = (uint64_t)((int64_t)linear << 16 >> 16) == linear;
     /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
-    if (site->kind != SITE_SEGMENT && in_page && canonical) {
+    if (site->kind != SITE_SEGMENT && in_page && is_canonical(linear)) {
         struct cpu_place place;
         unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
         enum cpu_result result = cpu_fill(cpu, linear, access, &place);
@@ -416,6 +418,10 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         struct helper_report report = {.cpu = cpu, .call = call, .result = result};
         cpu->call_full(cpu, engine_report_helper, &report);
     }
+    if (result == CPU_STOP && (key & MODE_TF) && cpu->stop == CPU_STOP_HALT) {
+        cpu->stop = CPU_STOP_NONE; /* the trap ends the halt at once */
+        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+    }
     if (result == CPU_FAULT || result == CPU_STOP)
         return after(cpu, result);
     if (result == CPU_NEXT) {
@@ -423,6 +429,10 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         if (!(key & MODE_CODE64))
             cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
     }
+    /* A load of SS holds traps off until the next instruction has run (SDM vol. 3A, 6.8.3). */
+    cpu_translator(cpu)->holds_traps = cpu->interrupt_shadow && call->function != cpu_op_sti;
+    if (cpu_translator(cpu)->holds_traps)
+        return engine_dispatch(cpu);
     if ((key & MODE_TF) && !interrupt_ends_single_step(call->function))
         return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (result == CPU_JUMP || cpu->watch_hits || cpu->debug.hit)
@@ -481,11 +491,24 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     return host;
 }
 
+/* JMP and CALL to no address fault themselves, before anything was pushed. */
+static bool undo_branch(struct cpu *cpu, uint64_t return_address) {
+    struct block *block;
+    const struct site *site = find_site(cpu, return_address, &block);
+    if (!site || site->kind != SITE_INDIRECT)
+        return false;
+    cpu->hot.rip = block->rip + site->guest;
+    cpu->hot.gpr[CPU_RSP] += (uint64_t)site->data;
+    return true;
+}
+
 uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
     if (return_address == cpu->engine->stubs.sentinel + 5)
         reset_stack(cpu, cpu_translator(cpu)->user_stack);
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);
+    if (!is_canonical(cpu->hot.rip) && undo_branch(cpu, return_address))
+        return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
     if (cpu->mode_key & MODE_TF)
         return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     return after(cpu, CPU_NEXT);

@@ -71,6 +71,7 @@ struct engine {
 struct cpu_translator {
     bool slow;                 /* the next block runs one instruction with slow accesses */
     bool user_stack;           /* the shadow stack in use is that of CPL 3 */
+    bool holds_traps;          /* SS was just loaded: no instruction breakpoint at the next instruction */
     bool missing;              /* engine_dispatch found no block for missing_physical, missing_key */
     uint32_t missing_key;
     uint64_t missing_physical;
