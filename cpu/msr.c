@@ -80,6 +80,7 @@ static const struct msr_row rows[] = {
     {0xc0000083, 1, FEATURE_LM, ANY_VENDOR, KIND_CANONICAL, AT(cstar), 0},
     {0xc0000084, 1, FEATURE_LM, ANY_VENDOR, KIND_VALUE, AT(sfmask), 0xffffffff},
     {0xc0000102, 1, FEATURE_LM, ANY_VENDOR, KIND_CANONICAL, AT(kernel_gs_base), 0},
+    {0xc0010000, 8, FEATURE_CMOV, ONLY_AMD, KIND_DUMMY, 0, 0},                   /* PERF_CTL, PERF_CTR: stand still */
     {0xc0010010, 1, FEATURE_LM, ONLY_AMD, KIND_DUMMY, 0, 0},                     /* SYSCFG */
     {0xc0010015, 1, FEATURE_CMOV, ONLY_AMD, KIND_DUMMY, 0, 1ull << 24},          /* HWCR: TscFreqSel */
     {0xc001001f, 1, FEATURE_LM, ONLY_AMD, KIND_DUMMY, 0, 0},                     /* NB_CFG */

@@ -192,6 +192,20 @@ START_TEST(old_models_lack_new_msrs) {
 }
 END_TEST
 
+/* Since the K7 every AMD processor has four counters that no CPUID bit tells of. */
+START_TEST(amd_models_take_writes_to_their_counters) {
+    struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "qemu64");
+    uint64_t value = 1;
+    for (uint32_t index = 0xc0010000; index < 0xc0010008; index++) {
+        ck_assert(write_msr(fake, index, 0x530076));
+        ck_assert(read_msr(fake, index, &value));
+        ck_assert_uint_eq(value, 0);
+    }
+    assert_refused(fake, 0xc0010008, 0);
+    fake_cpu_destroy(fake);
+}
+END_TEST
+
 /* Whatever a guest does to an MSR, it is a value or a fault. */
 START_TEST(every_msr_answers_or_faults) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "host");
@@ -219,6 +233,7 @@ int main(void) {
     tcase_add_test(tests, apic_registers_go_to_the_controller);
     tcase_add_test(tests, stock_kernels_are_told_that_they_need_no_workarounds);
     tcase_add_test(tests, old_models_lack_new_msrs);
+    tcase_add_test(tests, amd_models_take_writes_to_their_counters);
     tcase_add_test(tests, every_msr_answers_or_faults);
     return fake_cpu_run(tests);
 }
