@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rounds.h"
+#include "tools/bench_driver/rounds.h"
 
 enum option_index {
     GUEST,

@@ -1,5 +1,5 @@
 /* See results.h. */
-#include "results.h"
+#include "tools/bench_driver/results.h"
 
 #include <math.h>
 #include <stdlib.h>

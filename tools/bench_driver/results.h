@@ -2,8 +2,8 @@
  * What the benchmark measured, its statistics, the table and the JSON. Ratios are medians over the ratios of each
  * round, in which every machine ran the same program one after the other.
  */
-#ifndef BENCH_RESULTS_H
-#define BENCH_RESULTS_H
+#ifndef TOOLS_BENCH_DRIVER_RESULTS_H
+#define TOOLS_BENCH_DRIVER_RESULTS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,11 +1,11 @@
 /* See rounds.h. */
-#include "rounds.h"
+#include "tools/bench_driver/rounds.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "session.h"
+#include "tools/bench_driver/session.h"
 
 enum { BOOT_SECONDS = 180, RUN_SECONDS = 120, MAX_RESTARTS = 4, LINE = 512 };
 

@@ -2,10 +2,10 @@
  * Runs the programs on every machine in turn: one agent a machine stays up for all of them, so that the measurements
  * that are compared lie seconds apart, whatever else the host does.
  */
-#ifndef BENCH_ROUNDS_H
-#define BENCH_ROUNDS_H
+#ifndef TOOLS_BENCH_DRIVER_ROUNDS_H
+#define TOOLS_BENCH_DRIVER_ROUNDS_H
 
-#include "results.h"
+#include "tools/bench_driver/results.h"
 
 struct plan {
     const char *guest, *kernel, *initrd;

@@ -1,5 +1,5 @@
 /* See session.h. */
-#include "session.h"
+#include "tools/bench_driver/session.h"
 
 #include <dirent.h>
 #include <poll.h>

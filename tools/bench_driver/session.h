@@ -2,8 +2,8 @@
  * A running agent of the benchmark, natively or in a guest under a monitor, and the processor time that its process and
  * all of its descendants have used.
  */
-#ifndef BENCH_SESSION_H
-#define BENCH_SESSION_H
+#ifndef TOOLS_BENCH_DRIVER_SESSION_H
+#define TOOLS_BENCH_DRIVER_SESSION_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,7 +2,7 @@
  * Code as data: programs that rewrite themselves, that keep data beside code, and that run generated code just once.
  * The encodings below are the same in 32- and 64-bit mode.
  */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <string.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
 /* Scalar floating point, compiled twice: with SSE2 (FLAVOUR sse) and with the x87 unit (FLAVOUR x87). */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <string.h>
 

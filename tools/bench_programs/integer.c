@@ -1,5 +1,5 @@
 /* The user group: integer work without system calls, each with its own mixture of branches, calls and memory. */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <string.h>
 

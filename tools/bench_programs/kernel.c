@@ -1,5 +1,5 @@
 /* The system group, second half: one kind of kernel entry each. */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <fcntl.h>
 #include <signal.h>

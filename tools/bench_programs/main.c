@@ -4,7 +4,7 @@
  * "begin" when a program is ready (it then waits for a line), "end WALL CPU CHECKSUM" in nanoseconds, and "done
  * STATUS".
  */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <string.h>
 #include <sys/klog.h>

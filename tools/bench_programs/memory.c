@@ -1,5 +1,5 @@
 /* Memory: dependent loads over three footprints (user group), and bulk copies (copy group). */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <fcntl.h>
 #include <string.h>

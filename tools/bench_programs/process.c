@@ -1,5 +1,5 @@
 /* The system group, first half: processes that are made, that talk to each other, and that start programs. */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <linux/futex.h>
 #include <pthread.h>

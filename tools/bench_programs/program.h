@@ -2,8 +2,8 @@
  * The programs of the benchmark, the same natively and in a guest. Each is a row here: prepared outside the measured
  * time, then run `count` times; what run returns is the checksum, equal wherever the program runs.
  */
-#ifndef BENCH_PROGRAM_H
-#define BENCH_PROGRAM_H
+#ifndef TOOLS_BENCH_PROGRAMS_PROGRAM_H
+#define TOOLS_BENCH_PROGRAMS_PROGRAM_H
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* The user group's real programs: tools of busybox, started over its own binary, their output hashed. */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 #include <sys/wait.h>
 #include <unistd.h>

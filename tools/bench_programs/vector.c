@@ -1,5 +1,5 @@
 /* AVX2 and AVX-512 kernels, written with the compiler's vector types; run only where the CPU has them. */
-#include "program.h"
+#include "tools/bench_programs/program.h"
 
 typedef float float8 __attribute__((vector_size(32)));
 typedef float float16 __attribute__((vector_size(64)));
