@@ -17,6 +17,7 @@ struct draft {
     struct isa_record *record;
     uint32_t pinned, written; /* general registers: that point somewhere; that an earlier instruction wrote */
     uint32_t undefined;       /* flags that an earlier instruction left undefined */
+    uint32_t ever_undefined;  /* a block may end early by a fault */
 };
 
 static const ZydisInstructionCategory refused_categories[] = {
@@ -423,7 +424,7 @@ static uint32_t undefined_flags(const struct shape *shape) {
 bool isa_generate_form(struct isa_generator *generator, unsigned point, struct isa_record *record, uint64_t *form,
                        enum isa_class *class) {
     struct shape shape;
-    struct draft draft = {record, 0, 0, 0};
+    struct draft draft = {.record = record};
     uint8_t code[16];
     random_code(generator, point, code);
     if (!decode(generator, code, sizeof code, &shape) || is_refused(&shape))
@@ -479,6 +480,7 @@ static bool extend_block(struct isa_generator *g, struct draft *draft) {
         next.undefined = (next.undefined & ~(flags->modified | flags->set_0 | flags->set_1)) | flags->undefined;
     if (shape.instruction.meta.category == ZYDIS_CATEGORY_SHIFT || shape.instruction.meta.category == ZYDIS_CATEGORY_ROTATE)
         next.undefined |= draft->undefined; /* a count of zero leaves all as it was */
+    next.ever_undefined |= next.undefined;
     memcpy(record->code + record->code_length, code, shape.instruction.length);
     record->code_length = (uint8_t)(record->code_length + shape.instruction.length);
     *draft = next;
@@ -486,11 +488,11 @@ static bool extend_block(struct isa_generator *g, struct draft *draft) {
 }
 
 void isa_generate_block(struct isa_generator *generator, struct isa_record *record) {
-    struct draft draft = {record, 0x10, 0, 0};
+    struct draft draft = {.record = record, .pinned = 0x10};
     unsigned length = 2 + (unsigned)random_below(generator, 8);
     start_record(generator, record);
     memcpy(record->text, "block", 6);
     for (unsigned have = 0, tries = 0; have < length && tries < 4000; tries++)
         have += extend_block(generator, &draft);
-    record->flags_mask &= ~(uint64_t)draft.undefined;
+    record->flags_mask &= ~(uint64_t)draft.ever_undefined;
 }

@@ -42,7 +42,7 @@ static void map_pages(void) {
     *page_entry(read_cr3(), ISA_DATA, 2) = 0;
     page_map(ISA_CODE_PAGE, (uint64_t)page_alloc(), PAGE_P | PAGE_W | PAGE_U);
     for (unsigned at = 0; at < ISA_DATA_SIZE; at += 4096)
-        page_map(ISA_DATA + at, (uint64_t)page_alloc(), PAGE_P | PAGE_W | PAGE_U);
+        page_map(ISA_DATA + at, (uint64_t)page_alloc(), PAGE_P | PAGE_W | PAGE_U | PAGE_NX);
     write_cr3(read_cr3());
 }
 
