@@ -139,15 +139,18 @@ const struct feature_row cpu_feature_table[FEATURE_COUNT] = {
 };
 
 const char *const cpu_features_never[] = {
-    "vmx", "svm", "hle", "rtm", "tsxldtrk", "pku", "ospke", "pks", "mpx", "la57", "shstk", "ibt", "amx-bf16", "amx-tile",
+    "vmx", "svm", "hle", "rtm", "tsxldtrk", "pku", "ospke", "pks", "mpx", "la57", "shstk", "ibt", "amx-bf16",
+    "amx-tile",
     "amx-int8", "amx-fp16", "amx-complex", "waitpkg", "enqcmd", "sgx", "sgxlc", "intel-pt", "uintr", "rdpru", "kl",
     "aeskle", "widekl", "keylocker", "acpi", "ss", "tm", "tm2", "pbe", "ia64", "pn", "ds", "dtes64", "ds-cpl", "est",
     "smx", "cid", "xtpr", "pdcm", "dca", "osxsave", "cmp-legacy", "extapic", "misalignsse", "osvw", "ibs", "xop",
     "skinit", "wdt", "lwp", "fma4", "tce", "nodeid-msr", "tbm", "perfctr-core", "perfctr-nb", "perfmon-v2", "pmm",
     "pmm-en", "phe", "phe-en", "ace2", "ace2-en", "xcrypt", "xcrypt-en", "xstore", "xstore-en", "md-clear", "stibp",
-    "ssbd", "ibpb", "ibrs", "amd-ssbd", "virt-ssbd", "amd-stibp", "core-capability", "split-lock-detect", "bus-lock-detect",
+    "ssbd", "ibpb", "ibrs", "amd-ssbd", "virt-ssbd", "amd-stibp", "core-capability", "split-lock-detect",
+    "bus-lock-detect",
     "avx512-4vnniw", "avx512-4fmaps", "avx512er", "avx512pf", "xfd", "arch-lbr", "fsgsbase-ng", "cmpccxadd", "lam",
-    "wrmsrns", "fred", "lkgs", "avx-vnni-int8", "avx-ne-convert", "prefetchiti", "avx10", "kvm", "kvmclock", "kvm-pv-eoi",
+    "wrmsrns", "fred", "lkgs", "avx-vnni-int8", "avx-ne-convert", "prefetchiti", "avx10", "kvm", "kvmclock",
+    "kvm-pv-eoi",
     "kvm-steal-time", "kvm-asyncpf", "pmu", NULL};
 
 #define V_INTEL "GenuineIntel"
@@ -172,7 +175,8 @@ const struct model_row cpu_model_rows[] = {
      {N(CLFLUSH), N(CX16), N(LM), N(SYSCALL), N(NX)}, {0}},
     {"core2duo", "kvm64", V_INTEL, "Intel(R) Core(TM)2 Duo CPU     T7700  @ 2.40GHz", 6, 15, 11, 10, 0x80000008,
      {N(SSSE3), N(LAHF64)}, {0}},
-    {"Conroe", "core2duo", V_INTEL, "Intel Celeron_4x0 (Conroe/Merom Class Core 2)", 6, 15, 3, 10, 0x80000008, {0}, {0}},
+    {"Conroe", "core2duo", V_INTEL, "Intel Celeron_4x0 (Conroe/Merom Class Core 2)", 6, 15, 3, 10, 0x80000008,
+     {0}, {0}},
     {"Penryn", "Conroe", V_INTEL, "Intel Core 2 Duo P9xxx (Penryn Class Core 2)", 6, 23, 3, 10, 0x80000008,
      {N(SSE41)}, {0}},
     {"Nehalem", "Penryn", V_INTEL, "Intel Core i7 9xx (Nehalem Class Core i7)", 6, 26, 3, 11, 0x80000008,

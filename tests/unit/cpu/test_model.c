@@ -36,7 +36,7 @@ START_TEST(host_model_offers_nothing_that_the_engine_cannot_run) {
     ck_assert_ptr_nonnull(model);
     ck_assert_uint_eq(cpuid(model, 1, 0, 2) & (1u << 5 | 1u << 6 | 1u << 3), 0);            /* VMX, SMX, MONITOR */
     ck_assert_uint_eq(cpuid(model, 7, 0, 1) & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 2), 0); /* HLE, RTM, MPX, SGX */
-    ck_assert_uint_eq(cpuid(model, 7, 0, 2) & (1u << 3 | 1u << 7 | 1u << 16 | 1u << 5), 0); /* PKU, CET, LA57, WAITPKG */
+    ck_assert_uint_eq(cpuid(model, 7, 0, 2) & (1u << 3 | 1u << 7 | 1u << 16 | 1u << 5), 0); /* PKU, CET, LA57 */
     ck_assert_uint_eq(cpuid(model, 7, 0, 3) & (1u << 22 | 1u << 24 | 1u << 25), 0);           /* AMX */
     ck_assert_uint_eq(cpuid(model, 0xa, 0, 0), 0);
     ck_assert_uint_eq(cpuid(model, 0xd, 0, 0) & ~0xe7u, 0);
