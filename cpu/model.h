@@ -41,7 +41,7 @@ struct cpu_model;
 /*
  * Parses a "-cpu" string. NULL with a one-line text in error[error_size] for an unknown model or feature. Warnings
  * about features that the host or the engine lacks go to warn (may be NULL), one line each. Not for use from translated
- * code: this and the two functions below may use libc (they are in a file of their own, compiled without the restrictions).
+ * code: this and the two functions below may use libc (they are in a file of their own, without the restrictions).
  */
 struct cpu_model *cpu_model_create(const char *text, unsigned vcpu_count, char *error, size_t error_size,
                                    void (*warn)(void *opaque, const char *line), void *opaque);
