@@ -267,5 +267,9 @@ enum cpu_result cpu_op_int1(struct cpu *cpu, const struct cpu_op *op) {
     struct interrupt_event event = software_event(cpu, op, VECTOR_DB);
 
     event.is_software = false;
+    /* Data breakpoints that a MOV SS in front has held off come with it, in one exception. */
+    if (cpu->watch_hits)
+        cpu->dr[6] = (cpu->dr[6] & ~(uint64_t)DR6_TRAPS) | cpu->watch_hits;
+    cpu->watch_hits = 0;
     return deliver(cpu, &event);
 }

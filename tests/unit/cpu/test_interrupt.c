@@ -143,6 +143,33 @@ START_TEST(int1_ignores_the_gates_dpl_and_tells_ext) {
 }
 END_TEST
 
+/* kvm-unit-tests' debug: MOV SS onto a watched address, then INT1, is one #DB. */
+START_TEST(int1_takes_the_data_breakpoints_that_mov_ss_held_off) {
+    struct fake *fake = fake_create(FAKE_RING0);
+    const struct cpu_op op = op_of_int(1);
+
+    make_gates(fake, SEL_CODE0);
+    fake->cpu.dr[6] = 0xffff0ff0 | 1 << 14 | 1;
+    fake->cpu.watch_hits = 2;
+    ck_assert_int_eq(cpu_op_int1(&fake->cpu, &op), CPU_JUMP);
+    ck_assert_uint_eq(fake->cpu.dr[6], 0xffff0ff0 | 1 << 14 | 2);
+    ck_assert_uint_eq(fake->cpu.watch_hits, 0);
+    free(fake);
+}
+END_TEST
+
+START_TEST(int1_alone_leaves_dr6_as_it_is) {
+    struct fake *fake = fake_create(FAKE_RING0);
+    const struct cpu_op op = op_of_int(1);
+
+    make_gates(fake, SEL_CODE0);
+    fake->cpu.dr[6] = 0xffff0ff0 | 1;
+    ck_assert_int_eq(cpu_op_int1(&fake->cpu, &op), CPU_JUMP);
+    ck_assert_uint_eq(fake->cpu.dr[6], 0xffff0ff0 | 1);
+    free(fake);
+}
+END_TEST
+
 START_TEST(int3_obeys_the_gates_dpl) {
     struct fake *fake = fake_create(FAKE_RING3);
     const struct cpu_op op = fake_op(4);
@@ -383,6 +410,8 @@ int main(void) {
     tcase_add_test(tests, fault_of_an_external_interrupt_tells_ext);
     tcase_add_test(tests, fault_of_int_n_does_not_tell_ext_and_restarts_at_the_instruction);
     tcase_add_test(tests, int1_ignores_the_gates_dpl_and_tells_ext);
+    tcase_add_test(tests, int1_takes_the_data_breakpoints_that_mov_ss_held_off);
+    tcase_add_test(tests, int1_alone_leaves_dr6_as_it_is);
     tcase_add_test(tests, int3_obeys_the_gates_dpl);
     tcase_add_test(tests, into_asks_for_of);
     tcase_add_loop_test(tests, second_fault_is_handled_after_the_first_or_becomes_df, 0,
