@@ -70,6 +70,16 @@ static void note_stop(struct gdb_server *server, unsigned index, unsigned signal
              *why ? ":" : "", where, *why ? ";" : "");
 }
 
+/*
+ * gdb takes its breakpoints' word for it only where the program counter is the address it asked for; elsewhere, as with
+ * a segment base, it would go on without a word.
+ */
+static bool stands_at(struct gdb_server *server, unsigned index, uint64_t linear) {
+    struct trapeze_registers registers;
+    trapeze_vcpu_get_registers(pc_vcpu(server->config.pc, index), &registers);
+    return registers.rip == linear;
+}
+
 static void note_debug_stop(struct gdb_server *server, unsigned index, const struct trapeze_exit *exit) {
     static const char *const watches[] = {
         [GDB_WATCH_WRITE] = "watch", [GDB_WATCH_READ] = "rwatch", [GDB_WATCH_ACCESS] = "awatch"};
@@ -80,7 +90,7 @@ static void note_debug_stop(struct gdb_server *server, unsigned index, const str
             : gdb_target_breakpoint_at(&server->target, is_watch, exit->debug.address);
     if (breakpoint && is_watch)
         note_stop(server, index, SIGNAL_TRAP, watches[breakpoint->type], exit->debug.address, true);
-    else if (breakpoint && server->tells_breaks)
+    else if (breakpoint && server->tells_breaks && stands_at(server, index, exit->debug.address))
         note_stop(server, index, SIGNAL_TRAP, breakpoint->type == GDB_BREAK_SOFTWARE ? "swbreak" : "hwbreak", 0, false);
     else
         note_stop(server, index, SIGNAL_TRAP, "", 0, false);
