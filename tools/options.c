@@ -66,7 +66,7 @@ static const char help_text[] =
     "  -no-reboot       end at a reset          -no-shutdown    stop at a power-off\n"
     "  -S               wait for a debugger     -s              -gdb tcp::1234\n"
     "  -gdb tcp:[HOST]:PORT|unix:PATH           serve gdb       -name TEXT\n"
-    "  -d ITEMS         log in_asm,out_asm,int,exits,unimp,mmu,...   -D FILE  into FILE\n"
+    "  -d ITEMS         log in_asm,out_asm,int,exits,unimp,mmu,...    -D FILE  there\n"
     "  -pidfile FILE    holds the process id    -enable-kvm     taken with a warning\n"
     "  -h, --help       this text               --version\n"
     "\"help\" as argument of -cpu -machine -accel -device -d lists what there is.\n"
