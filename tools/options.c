@@ -52,14 +52,14 @@ enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
 static const char help_text[] =
     "usage: trapeze -kernel FILE [options]    (options are spelled as QEMU's)\n"
-    "  -kernel FILE -initrd FILE -append TEXT   Linux bzImage, PVH or multiboot kernel\n"
+    "  -kernel FILE -initrd FILE -append TEXT   bzImage, PVH or multiboot kernel\n"
     "  -m SIZE          memory: 512, 512M, 1G (default 128M)    -smp N   processors\n"
     "  -cpu MODEL[,+FEATURE][,-FEATURE]         the guest's processor (default host)\n"
-    "  -machine pc, -M pc                       the machine     -accel tcg[,tb-size=MIB]\n"
+    "  -machine pc, -M pc                       the machine   -accel tcg[,tb-size=MIB]\n"
     "  -device NAME     isa-debug-exit[,iobase=P,iosize=N], pc-testdev, pci-testdev\n"
     "  -serial CHR      COM1, again: COM2 ...   -debugcon CHR   port E9h\n"
     "       CHR: stdio mon:stdio file:PATH pty unix:PATH[,server] tcp:HOST:PORT null\n"
-    "  -nographic       COM1 on this terminal (default); Ctrl-A x ends, Ctrl-A h helps\n"
+    "  -nographic       COM1 on this terminal (default); Ctrl-A x ends, h helps\n"
     "  -nodefaults      only what was asked for -no-user-config  no change\n"
     "  -display -vga -vnc -monitor -net -nic -parallel none    as QEMU's: without it\n"
     "  -rtc base=utc, -sandbox off              as the machine is anyway\n"
