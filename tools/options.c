@@ -55,7 +55,7 @@ static const char help_text[] =
     "  -kernel FILE -initrd FILE -append TEXT   bzImage, PVH or multiboot kernel\n"
     "  -m SIZE          memory: 512, 512M, 1G (default 128M)    -smp N   processors\n"
     "  -cpu MODEL[,+FEATURE][,-FEATURE]         the guest's processor (default host)\n"
-    "  -machine pc, -M pc                       the machine   -accel tcg[,tb-size=MIB]\n"
+    "  -machine pc, -M pc  the machine          -accel tcg[,tb-size=MIB]\n"
     "  -device NAME     isa-debug-exit[,iobase=P,iosize=N], pc-testdev, pci-testdev\n"
     "  -serial CHR      COM1, again: COM2 ...   -debugcon CHR   port E9h\n"
     "       CHR: stdio mon:stdio file:PATH pty unix:PATH[,server] tcp:HOST:PORT null\n"
