@@ -49,21 +49,31 @@ static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontex
     return true;
 }
 
-static void on_signal(int number, siginfo_t *info, void *context) {
-    int saved = errno;
-    if (!current || !redirect(current, number, info, context)) {
-        signal(number, SIG_DFL); /* a bug of ours: die of it as any program would */
-    }
-    errno = saved;
+static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+/* What the process did with them before, written once: it gets what is not the guest's. */
+static struct sigaction previous[sizeof numbers / sizeof *numbers];
+
+/* A bug of ours, or a signal that was sent: the instruction faults again, under the process's own action. */
+static void give_back(int number, const siginfo_t *info) {
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i] == number)
+            sigaction(number, &previous[i], NULL);
+    if (info->si_code <= 0)
+        raise(number);
 }
 
-static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+static void on_signal(int number, siginfo_t *info, void *context) {
+    int saved = errno;
+    if (!current || !redirect(current, number, info, context))
+        give_back(number, info);
+    errno = saved;
+}
 
 static void install_once(void) {
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     sigemptyset(&action.sa_mask);
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        sigaction(numbers[i], &action, NULL);
+        sigaction(numbers[i], &action, &previous[i]);
 }
 
 bool signals_install(void) {
