@@ -178,14 +178,25 @@ static bool has_mandatory(const ZydisDecodedInstruction *z, unsigned prefix) {
     return false;
 }
 
+/* Fences and the like have no operand size: with 66h, MFENCE of 16-bit code would be TPAUSE, and CLFLUSH be CLFLUSHOPT. */
+static bool has_word_operand(const struct instruction *in) {
+    for (unsigned i = 0; i < in->z.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &in->operand[i];
+        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(operand->reg.value) == ZYDIS_REGCLASS_GPR16)
+            return true;
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->size == 16)
+            return true;
+    }
+    return false;
+}
+
 static bool needs_operand_prefix(const struct translation *t) {
     const ZydisDecodedInstruction *z = &t->in.z;
     if (has_mandatory(z, 0x66))
         return true;
     bool is_integer = t->in.rule.class == CLASS_INTEGER || t->in.rule.class == CLASS_VEX_INTEGER;
-    if (!is_integer || z->mnemonic == ZYDIS_MNEMONIC_MOVNTI)
-        return false;
-    return z->operand_width == 16;
+    return is_integer && z->operand_width == 16 && has_word_operand(&t->in);
 }
 
 static bool extends(const struct field *field) {
@@ -227,7 +238,8 @@ static unsigned operand_bits(const struct translation *t, ZydisOperandEncoding e
 static unsigned legacy_rex(const struct translation *t, const struct copy *copy) {
     const ZydisDecodedInstruction *z = &t->in.z;
     unsigned rex = z->raw.rex.W ? 8 : 0;
-    if (copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host > 7 : z->raw.rex.R)
+    bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM; /* without it, REX.R is ignored */
+    if (copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host > 7 : has_modrm && z->raw.rex.R)
         rex |= 4;
     if (copy->memory) {
         rex |= copy->place.index != HOST_NONE && copy->place.index > 7 ? 2 : 0;
@@ -260,6 +272,9 @@ static void emit_legacy(struct translation *t, struct copy *copy) {
     unsigned opcode = z->opcode, reg = reg_bits(t, copy);
     bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     bool is_moffs = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0xa0 && opcode <= 0xa3;
+    bool is_old_group = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode == 0x82; /* 80h; not in 64-bit mode */
+    if (is_old_group)
+        opcode = 0x80;
     bool is_short_step = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0x40 && opcode <= 0x4f;
     unsigned rex = legacy_rex(t, copy);
     if (rex)
