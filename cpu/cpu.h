@@ -130,6 +130,7 @@ enum {
     REQUEST_SAFEPOINT = 64, /* another vCPU wants everyone out of translated code */
     REQUEST_STALE = 128,    /* cpu->stale has entries */
     REQUEST_FLUSH = 256,    /* guest-physical memory changed its meaning: drop cached translations */
+    REQUEST_NMI_AGAIN = 512, /* an NMI came while REQUEST_NMI was set */
 };
 
 #define CPU_IO_REQUESTS 16
@@ -193,7 +194,7 @@ struct cpu_hot {
     struct {
         uint64_t base, read_end, write_end;
     } segment[CPU_SEGMENTS];
-    uint64_t jump_base; /* CS base the jump caches were filled under */
+    uint64_t jump_base, jump_limit; /* of CS: the jump caches were filled under them */
     uint64_t bounce; /* host address that a slow access works on */
     uint32_t run;    /* 0: a poll must leave translated code */
     uint32_t pad;

@@ -149,6 +149,18 @@ static uint32_t execution_bits(const struct cpu *cpu) {
     return key;
 }
 
+/* The jump cache knows targets by rip: another base makes them other addresses, another limit may forbid them. */
+static void code_segment_changed(struct cpu *cpu) {
+    const struct trapeze_segment *code = &cpu->segment[CPU_CS];
+    if (cpu_is_64bit(cpu) || (cpu->hot.jump_base == code->base && cpu->hot.jump_limit == code->limit))
+        return;
+    cpu->hot.jump_base = code->base;
+    cpu->hot.jump_limit = code->limit;
+    for (unsigned s = 0; s < VIEW_SPACES; s++)
+        for (unsigned i = 0; cpu->views.space[s].in_use && i < VIEW_PRIVILEGES; i++)
+            view_flush_jumps(cpu->views.space[s].view[i]);
+}
+
 void cpu_mode_changed(struct cpu *cpu) {
     uint32_t key = control_bits(cpu) | execution_bits(cpu);
     for (unsigned i = 0; i < CPU_SEGMENTS; i++)
@@ -167,17 +179,11 @@ void cpu_mode_changed(struct cpu *cpu) {
         privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;
     struct view *view = cpu->views.space[cpu->views.current].view[privilege];
     cpu->hot.view = view;
-    /* Where code is not at base 0 the same rip may be another address. */
-    uint32_t jump_mode = key;
-    if (view->jump_mode != jump_mode || cpu->hot.jump_base != cpu->segment[CPU_CS].base) {
+    if (view->jump_mode != key) {
         view_flush_jumps(view);
-        view->jump_mode = jump_mode;
-        if (cpu->hot.jump_base != cpu->segment[CPU_CS].base) {
-            cpu->hot.jump_base = cpu->segment[CPU_CS].base;
-            for (unsigned i = 0; i < VIEW_PRIVILEGES; i++)
-                view_flush_jumps(cpu->views.space[cpu->views.current].view[i]);
-        }
+        view->jump_mode = key;
     }
+    code_segment_changed(cpu);
 }
 
 /* ---- Flushes ---- */

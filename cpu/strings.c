@@ -63,6 +63,11 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     if (cpu_linear(cpu, operand->segment, last_offset, size, operand->access, &last) != CPU_NEXT)
         n = 1, last = linear; /* the segment ends on the way */
     uint64_t first = string->is_backward ? last : linear;
+    if (string->is_backward) { /* the fault is that of the first element, not of the lowest */
+        result = cpu_probe_linear(cpu, linear, size, operand->access);
+        if (result != CPU_NEXT)
+            return result;
+    }
     size_t length = n * size;
     void *host = NULL;
     result = cpu_host_pointer(cpu, first, operand->access, &length, &host);

@@ -34,6 +34,8 @@ struct memory_region {
     uint8_t *host;
     _Atomic uint8_t *page_flags;
     struct code_page *code_pages; /* by page of the region; touched only where there is code */
+    int fd;                        /* a copy of the caller's */
+    uint64_t offset;
     unsigned slot, flags;          /* TRAPEZE_MEMORY_* */
 };
 

@@ -1,5 +1,7 @@
 /* Mapping and unmapping of guest-physical regions on the host. */
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "memory/guest_memory.h"
 
@@ -20,6 +22,8 @@ static void region_release(struct memory_region *region) {
         munmap((void *)region->page_flags, round_up(pages));
     if (region->code_pages)
         munmap(region->code_pages, round_up(pages * sizeof *region->code_pages));
+    if (region->fd >= 0)
+        close(region->fd);
 }
 
 enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned slot, guest_physical base, int fd,
@@ -38,11 +42,16 @@ enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned sl
             position = i + 1;
     }
 
-    struct memory_region region = {.base = base.value, .length = length, .slot = slot, .flags = flags};
+    struct memory_region region = {.base = base.value, .length = length, .slot = slot, .flags = flags,
+                                   .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0), .offset = offset};
+    if (region.fd < 0)
+        return TRAPEZE_HOST_ERROR;
     uint64_t pages = length / MEMORY_PAGE;
     void *host = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
-    if (host == MAP_FAILED)
+    if (host == MAP_FAILED) {
+        close(region.fd);
         return TRAPEZE_HOST_ERROR;
+    }
     region.host = host;
     region.page_flags = anonymous(round_up(pages));
     region.code_pages = anonymous(round_up(pages * sizeof *region.code_pages));

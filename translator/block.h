@@ -45,8 +45,9 @@ struct helper_call {
     bool ends_block, is_user;
 };
 
-/* Of the data of SITE_READ and SITE_WRITE: the segment, and whether a mask decides what is touched. */
-enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8 };
+/* Of the data of SITE_READ and SITE_WRITE: the segment, whether a mask decides what is touched, whether the operand must
+   be aligned to its size, and whether the access is locked. */
+enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8, SITE_ALIGNED = 16, SITE_LOCKED = 32 };
 
 #define BLOCK_NO_PAGE (~0ull)
 

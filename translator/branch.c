@@ -11,7 +11,11 @@ static bool may_chain(const struct translation *t) {
     return !(t->key & (MODE_TF | MODE_BREAKPOINTS | MODE_SLOW));
 }
 
+/* Whether an exit may be patched to jump to its target for good. Where the code segment has a base or a limit, it is up
+   to the jump cache. */
 static bool is_same_page(const struct translation *t, uint64_t target) {
+    if (!(t->key & MODE_FLAT))
+        return false;
     return ((target ^ t->start_rip) & ~MEMORY_PAGE_MASK) == 0 && t->block->second_page == BLOCK_NO_PAGE;
 }
 

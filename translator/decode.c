@@ -33,6 +33,21 @@ void decoder_destroy(struct decoder *decoder) {
     free(decoder);
 }
 
+/* Zydis 4.0.0 takes an absent base (ModRM.mod 0, SIB.base 5) for r13d where a 67h prefix and REX.B are there. */
+static void mend_absent_base(struct instruction *in) {
+    const ZydisDecodedInstruction *z = &in->z;
+    if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 || (z->raw.sib.base & 7) != 5)
+        return;
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        ZydisDecodedOperand *operand = &in->operand[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || operand->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            continue;
+        operand->mem.base = ZYDIS_REGISTER_NONE;
+        operand->mem.disp.has_displacement = ZYAN_TRUE;
+        operand->mem.disp.value = z->raw.disp.value;
+    }
+}
+
 bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
             struct instruction *in) {
     unsigned mode = key & MODE_CODE;
@@ -41,6 +56,7 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode], bytes, available, &in->z, in->operand)))
         return false;
     memcpy(in->bytes, bytes, in->z.length);
+    mend_absent_base(in);
     in->rip = rip;
     in->rule = rule_find(decoder->rule_index, in);
     return true;

@@ -102,11 +102,17 @@ static void select_stack(struct cpu *cpu) {
 
 /* ---- Dispatch ---- */
 
-static inline bool must_leave(const struct cpu *cpu) {
+/* Whether an interrupt or NMI is to be taken as soon as the shadow of STI or MOV SS lets it. */
+static inline bool awaits_event(struct cpu *cpu) {
+    if ((cpu_translator(cpu)->latched & REQUEST_NMI) && !cpu->nmi_blocked)
+        return true;
+    return (cpu->hot.rflags & FLAG_IF) && atomic_load_explicit(&cpu->intr, memory_order_relaxed);
+}
+
+static inline bool must_leave(struct cpu *cpu) {
     if (__atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) == 0)
         return true;
-    return (cpu->hot.rflags & FLAG_IF) && atomic_load_explicit(&cpu->intr, memory_order_relaxed) &&
-           !cpu->interrupt_shadow;
+    return !cpu->interrupt_shadow && awaits_event(cpu);
 }
 
 static inline uint64_t linear_rip(const struct cpu *cpu) {
@@ -156,7 +162,7 @@ uint64_t engine_dispatch(struct cpu *cpu) {
     for (;;) {
         if (must_leave(cpu))
             return 0;
-        if (cpu->interrupt_shadow && (cpu->hot.rflags & FLAG_IF) && cpu->intr)
+        if (cpu->interrupt_shadow && awaits_event(cpu))
             translator->slow = true; /* one instruction, then look again */
         uint32_t key = cpu->mode_key;
         if (translator->slow)
@@ -182,6 +188,8 @@ uint64_t engine_dispatch(struct cpu *cpu) {
             return 0;
         }
         translator->slow = translator->holds_traps = false;
+        translator->was_shadowed = cpu->interrupt_shadow;
+        translator->shadowed_rip = cpu->hot.rip;
         cpu->interrupt_shadow = false;
         cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
         if (translator->link_site)
@@ -228,8 +236,11 @@ static uint64_t after(struct cpu *cpu, enum cpu_result result) {
 
 /* Runs the current instruction again, alone and with its accesses the slow way. */
 static uint64_t go_slow(struct cpu *cpu) {
+    struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.slow_accesses++;
-    cpu_translator(cpu)->slow = true;
+    translator->slow = true;
+    if (translator->was_shadowed && cpu->hot.rip == translator->shadowed_rip)
+        cpu->interrupt_shadow = true; /* it has not run yet */
     return engine_dispatch(cpu);
 }
 
@@ -246,6 +257,10 @@ static uint64_t lost(struct cpu *cpu) {
 
 /* ---- Shadow page table misses ---- */
 
+static inline bool is_misaligned(const struct site *site, uint64_t linear) {
+    return (site->data & SITE_ALIGNED) && (linear & (site->info - 1));
+}
+
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = find_site(cpu, return_address, &block);
@@ -257,6 +272,11 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     if (site->kind != SITE_SEGMENT && in_page && is_canonical(linear)) {
         struct cpu_place place;
         unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
+        if (is_misaligned(site, linear)) {
+            flags_in(cpu);
+            cpu->hot.rip = block->rip + site->guest;
+            return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
+        }
         enum cpu_result result = cpu_fill(cpu, linear, access, &place);
         if (result == CPU_NEXT && place.is_direct)
             return (uint64_t)block->host + site->other;
@@ -328,6 +348,14 @@ static uint64_t prepare_plain(struct cpu *cpu, const struct site *site, uint64_t
     translator->active_bytes = ~0ull;
     translator->pending_write = is_write && !place->is_direct ? site->info : 0;
     cpu->hot.bounce = 0;
+    if ((site->data & SITE_LOCKED) && range->first_size != site->info && range->part[0].host && range->part[1].host) {
+        struct joined_pages query = {.cpu = cpu, .range = range};
+        host = cpu->call_full(cpu, engine_join_pages, &query);
+        if (host) {
+            translator->pending_write = site->info;
+            return host;
+        }
+    }
     bool bounces = range->first_size != site->info || !host || (translator->pending_write && is_read_only(place));
     if (!bounces) {
         if (cpu_is_watching(cpu))
@@ -356,6 +384,8 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
     cpu->hot.rip = block->rip + site->guest;
     enum cpu_result result =
         cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
+    if (result == CPU_NEXT && is_misaligned(site, linear))
+        result = cpu_fault_code(cpu, VECTOR_GP, 0);
     if (result == CPU_NEXT && (site->data & SITE_MASKED)) {
         result = prepare_masked(cpu, block, site, linear, access);
         host = cpu->hot.bounce;
@@ -382,6 +412,16 @@ static void commit_masked(struct cpu *cpu, const struct cpu_range *range, unsign
             cpu_write_linear(cpu, range->linear + i, (uint8_t *)cpu->hot.bounce + i, 1, ACCESS_WRITE);
 }
 
+/* The host wrote by itself; translated code of those bytes is stale. */
+static void note_written(struct cpu *cpu, const struct cpu_range *range, unsigned size) {
+    for (unsigned i = 0; i < 2; i++) {
+        const struct cpu_place *place = &range->part[i];
+        unsigned length = i == 0 ? range->first_size : size - range->first_size;
+        if (length && !place->is_direct)
+            cpu_code_written(cpu, place->region, place->physical, length);
+    }
+}
+
 uint64_t engine_commit(struct cpu *cpu, uint64_t return_address) {
     cpu_io_done(cpu);
     struct cpu_translator *translator = cpu_translator(cpu);
@@ -393,7 +433,7 @@ uint64_t engine_commit(struct cpu *cpu, uint64_t return_address) {
     else if (size && cpu->hot.bounce)
         cpu_range_write(cpu, range, (void *)cpu->hot.bounce, size);
     else if (size)
-        cpu_code_written(cpu, range->part[0].region, range->part[0].physical, size);
+        note_written(cpu, range, size);
     return return_address;
 }
 
@@ -540,7 +580,9 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     case SIGNAL_FPE:
         if (translator->fault.code == FPE_CODE_INTDIV)
             return after(cpu, cpu_fault(cpu, VECTOR_DE));
-        return after(cpu, cpu_fault(cpu, is_x87_error((const uint8_t *)return_address) ? VECTOR_MF : VECTOR_XM));
+        if (is_x87_error((const uint8_t *)return_address))
+            return after(cpu, cpu_fault(cpu, VECTOR_MF));
+        return after(cpu, cpu_fault(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD));
     case SIGNAL_ILL:
         return after(cpu, cpu_fault(cpu, VECTOR_UD));
     default: /* an unaligned operand, or an address that the host finds not canonical */

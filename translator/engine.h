@@ -39,6 +39,8 @@ struct stale_queue {
     } entry[64];
 };
 
+struct cpu_range;
+
 struct world {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -72,9 +74,11 @@ struct cpu_translator {
     bool slow;                 /* the next block runs one instruction with slow accesses */
     bool user_stack;           /* the shadow stack in use is that of CPL 3 */
     bool holds_traps;          /* SS was just loaded: no instruction breakpoint at the next instruction */
+    bool was_shadowed;         /* the instruction at shadowed_rip was entered in the shadow of STI or MOV SS */
     bool missing;              /* engine_dispatch found no block for missing_physical, missing_key */
     uint32_t missing_key;
     uint64_t missing_physical;
+    uint64_t shadowed_rip;
     uint32_t latched;          /* requests taken but not yet served */
     uint32_t stack_key;        /* mode key without CPL that the shadow stacks were filled under */
     uint32_t space_changes;    /* cpu->space_changes they were filled under */
@@ -84,6 +88,8 @@ struct cpu_translator {
     struct site *link_site;    /* exit to link once its target is known */
     uint64_t link_rip;
     uint64_t pending_write;    /* slow write between prepare and commit: bytes, 0: none */
+    uint8_t *joined;           /* two pages of address space for locked accesses across pages, NULL until used */
+    uint64_t joined_page[2];   /* host addresses of the pages mapped there */
     uint64_t active_bytes;     /* of it: those that a masked instruction writes */
     uint64_t range[12];        /* struct cpu_range of it */
     struct {
@@ -174,6 +180,16 @@ struct masked_bytes {
 };
 /* One bit for each byte of its memory operand that the masked instruction at rip touches; call_full. */
 uint64_t engine_masked_bytes(void *query);
+
+/* ---- join.c ---- */
+struct joined_pages {
+    struct cpu *cpu;
+    const struct cpu_range *range;
+};
+/* A host address where both parts of a range lie side by side, so that a locked access over the boundary is one; 0 when
+   the host refuses. call_full. */
+uint64_t engine_join_pages(void *query);
+void engine_release_joined(struct cpu *cpu);
 
 /* ---- report.c ---- */
 /* Tells about the instruction at rip that has no rule; call_full with the cpu. */

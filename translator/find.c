@@ -32,10 +32,16 @@ static bool second_page_matches(struct cpu *cpu, const struct block *block) {
     return cpu_fetch_page(cpu, linear, &physical) == CPU_NEXT && physical == block->second_page;
 }
 
+/* The same code may have been translated under a larger limit of the code segment. */
+static bool is_within_limit(const struct cpu *cpu, const struct block *block) {
+    return (block->key & (MODE_CODE64 | MODE_FLAT)) || block->rip + block->guest_size - 1 <= cpu->segment[CPU_CS].limit;
+}
+
 struct block *engine_find(struct engine *engine, uint64_t physical, uint64_t rip, uint32_t key, struct cpu *cpu) {
     struct block *block = atomic_load_explicit(&engine->hash[engine_hash(physical, rip, key)], memory_order_acquire);
     for (; block; block = block->hash_next)
-        if (block->physical == physical && block->rip == rip && block->key == key && second_page_matches(cpu, block))
+        if (block->physical == physical && block->rip == rip && block->key == key &&
+            is_within_limit(cpu, block) && second_page_matches(cpu, block))
             return block;
     return NULL;
 }

@@ -112,8 +112,10 @@ EXPORT void trapeze_machine_destroy(struct trapeze_machine *machine) {
 static void flush_everything(struct engine *engine) {
     invalidate_all(engine);
     for (unsigned i = 0; i < engine->vcpu_count; i++)
-        if (engine->vcpu[i])
+        if (engine->vcpu[i]) {
             cpu_flush_all(engine->vcpu[i]);
+            engine_release_joined(engine->vcpu[i]);
+        }
 }
 
 EXPORT enum trapeze_status trapeze_memory_map(struct trapeze_machine *machine, unsigned slot, guest_physical base,

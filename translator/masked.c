@@ -50,6 +50,24 @@ static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in
     return active == 64 ? ~0ull : (1ull << active) - 1;
 }
 
+/* Exception classes without fault suppression: the whole operand is accessed, whatever the mask (SDM vol. 2A, 2.8). */
+static bool is_suppressing(ZydisExceptionClass class) {
+    switch (class) {
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+    case ZYDIS_EXCEPTION_CLASS_E2NF:
+    case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF:
+    case ZYDIS_EXCEPTION_CLASS_E5NF:
+    case ZYDIS_EXCEPTION_CLASS_E6NF:
+    case ZYDIS_EXCEPTION_CLASS_E9NF:
+    case ZYDIS_EXCEPTION_CLASS_E10NF:
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+        return false;
+    default:
+        return true;
+    }
+}
+
 bool is_masked_access(const struct instruction *in) {
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_VMASKMOVPS:
@@ -58,8 +76,19 @@ bool is_masked_access(const struct instruction *in) {
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return true;
     default:
-        return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa && !in->z.avx.broadcast.mode;
+        return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa &&
+               is_suppressing(in->z.meta.exception_class);
     }
+}
+
+/* A broadcast element is accessed as long as any element of the destination wants it. */
+static uint64_t broadcast_bytes(const struct cpu *cpu, const struct instruction *in, unsigned size) {
+    unsigned element = in->operand[0].element_size ? in->operand[0].element_size : 8;
+    unsigned count = in->z.avx.vector_length / element;
+    uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
+    if (!(opmask(cpu, in->z.raw.evex.aaa) & all))
+        return 0;
+    return size >= 64 ? ~0ull : (1ull << size) - 1;
 }
 
 uint64_t engine_masked_bytes(void *argument) {
@@ -75,6 +104,8 @@ uint64_t engine_masked_bytes(void *argument) {
         const ZydisDecodedOperand *operand = &in.operand[i];
         if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || !operand->element_size)
             continue;
+        if (in.z.avx.broadcast.mode)
+            return broadcast_bytes(cpu, &in, operand->size / 8u);
         unsigned element = operand->element_size / 8u, count = operand->size / operand->element_size;
         uint64_t mask = element_mask(cpu, &in, element, count), bytes = 0;
         for (unsigned k = 0; k < count; k++)

@@ -61,14 +61,16 @@ void emit_offset(struct translation *t, const struct address *address) {
 }
 
 /* Whether the segment adds nothing and checks nothing. */
-static bool is_flat_segment(const struct translation *t, unsigned segment) {
+static bool is_flat_segment(const struct translation *t, unsigned segment, enum memory_kind kind) {
+    if ((t->key & MODE_CODE) != MODE_CODE64 && segment == CPU_CS && kind != MEMORY_READ)
+        return false; /* a code segment is not writable */
     return (t->key & MODE_FLAT) && segment != CPU_FS && segment != CPU_GS;
 }
 
 /* S = linear address from S = offset; leaves for the slow way where a check fails. */
 static void emit_segment(struct translation *t, unsigned segment, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
-    if (is_flat_segment(t, segment))
+    if (is_flat_segment(t, segment, kind))
         return;
     int32_t base = R_STATE(hot.segment[0].base) + (int32_t)segment * (int32_t)sizeof(((struct cpu *)0)->hot.segment[0]);
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
@@ -97,6 +99,8 @@ static void emit_index(struct emitter *e) {
     emit_zero_extend16(e, REG_A, REG_A);
 }
 
+static unsigned site_flags(const struct translation *t, unsigned size);
+
 static void emit_soft(struct translation *t, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
     uint16_t again = host_offset(t);
@@ -111,11 +115,49 @@ static void emit_soft(struct translation *t, unsigned size, enum memory_kind kin
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
     site->info = (uint8_t)size;
     site->other = again;
-    site->data = is_masked_access(&t->in) ? SITE_MASKED : 0;
+    site->data = site_flags(t, size);
     emit_here(e, hit);
     emit_index(e);
     struct emit_memory addend = {REG_R, REG_A, 8, R_TABLE(addend)};
     emit_op_memory(e, 0, true, 0x8b, REG_A, &addend);
+}
+
+static bool is_unaligned_move(ZydisMnemonic mnemonic) {
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Whether an operand that is not aligned is #GP, before any page is looked at (SDM vol. 2A, 2.4 and 2.8). */
+static bool must_align(const struct instruction *in, unsigned size) {
+    switch (in->z.meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+        return size >= 16;
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4:
+        return size == 16 && !is_unaligned_move(in->z.mnemonic);
+    default:
+        return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+    }
+}
+
+static unsigned site_flags(const struct translation *t, unsigned size) {
+    bool is_locked = (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->in.z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+    return (is_masked_access(&t->in) ? SITE_MASKED : 0u) | (must_align(&t->in, size) ? SITE_ALIGNED : 0u) |
+           (is_locked ? SITE_LOCKED : 0u);
 }
 
 void emit_access(struct translation *t, const struct address *address, unsigned size, enum memory_kind kind) {
@@ -128,7 +170,7 @@ void emit_access(struct translation *t, const struct address *address, unsigned 
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
     site->info = (uint8_t)size;
     site->other = kind == MEMORY_MODIFY;
-    site->data = address->segment | (is_masked_access(&t->in) ? SITE_MASKED : 0);
+    site->data = address->segment | site_flags(t, size);
 }
 
 void emit_access_done(struct translation *t, enum memory_kind kind) {

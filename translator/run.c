@@ -38,14 +38,21 @@ static void drop_stale(struct engine *engine, struct cpu *cpu) {
 /* ---- Requests ---- */
 
 static void take_requests(struct cpu *cpu) {
+    uint32_t *latched = &cpu_translator(cpu)->latched;
     __atomic_store_n(&cpu->hot.run, 1, __ATOMIC_SEQ_CST);
-    cpu_translator(cpu)->latched |= atomic_exchange(&cpu->requests, 0);
+    uint32_t arrived = atomic_exchange(&cpu->requests, 0);
+    /* Of two NMIs that come close together a processor takes the first at once and keeps the second. */
+    if (arrived & *latched & REQUEST_NMI)
+        arrived |= REQUEST_NMI_AGAIN;
+    *latched |= arrived;
+    if (cpu->nmi_blocked)
+        *latched &= ~(uint32_t)REQUEST_NMI_AGAIN; /* only one is kept (SDM vol. 3A, 6.7.1) */
 }
 
 static void start_processor(struct cpu *cpu) {
     uint32_t *latched = &cpu_translator(cpu)->latched;
     if (*latched & REQUEST_RESET) {
-        *latched &= ~(uint32_t)(REQUEST_RESET | REQUEST_INIT | REQUEST_SIPI | REQUEST_NMI);
+        *latched &= ~(uint32_t)(REQUEST_RESET | REQUEST_INIT | REQUEST_SIPI | REQUEST_NMI | REQUEST_NMI_AGAIN);
         cpu_reset(cpu);
         return;
     }
@@ -67,6 +74,8 @@ static enum cpu_result deliver_pending(struct cpu *cpu) {
         return CPU_NEXT;
     if ((*latched & REQUEST_NMI) && !cpu->nmi_blocked) {
         *latched &= ~(uint32_t)REQUEST_NMI;
+        if (*latched & REQUEST_NMI_AGAIN)
+            *latched ^= REQUEST_NMI_AGAIN | REQUEST_NMI;
         cpu->statistics.interrupts++;
         return cpu_deliver_nmi(cpu);
     }

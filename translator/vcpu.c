@@ -98,6 +98,7 @@ EXPORT void trapeze_vcpu_destroy(struct trapeze_vcpu *vcpu) {
         for (unsigned s = 0; s < VIEW_SPACES; s++)
             for (unsigned k = 0; k < VIEW_PRIVILEGES; k++)
                 view_destroy(vcpu->cpu->views.space[s].view[k]);
+        engine_release_joined(vcpu->cpu);
         close(vcpu->cpu->views.state_fd);
     }
     if (vcpu->shadow_stacks)
@@ -140,9 +141,12 @@ EXPORT void trapeze_vcpu_signal(struct trapeze_vcpu *vcpu, enum trapeze_signal s
         [TRAPEZE_SIGNAL_SIPI] = REQUEST_SIPI,
         [TRAPEZE_SIGNAL_RESET] = REQUEST_RESET,
     };
+    uint32_t bit = request[signal];
     if (signal == TRAPEZE_SIGNAL_SIPI)
         vcpu->cpu->sipi_vector = (uint8_t)vector;
-    engine_wake(vcpu->cpu, request[signal]);
+    if (signal == TRAPEZE_SIGNAL_NMI && (atomic_fetch_or(&vcpu->cpu->requests, REQUEST_NMI) & REQUEST_NMI))
+        bit = REQUEST_NMI_AGAIN;
+    engine_wake(vcpu->cpu, bit);
 }
 
 EXPORT void trapeze_vcpu_set_intr(struct trapeze_vcpu *vcpu, bool asserted) {
