@@ -31,7 +31,7 @@ struct pc_config {
     const char *kernel, *initrd, *append; /* initrd and append may be NULL. All texts outlive the machine */
     const char *serial[PC_SERIAL_PORTS];  /* what char_open takes; NULL: the port is not there */
     const char *debugcon;                 /* likewise, for port E9h */
-    bool has_debug_exit, has_testdev, has_pci_testdev;
+    bool has_no_pit, has_debug_exit, has_testdev, has_pci_testdev;
     unsigned debug_exit_base, debug_exit_size;
 
     /* Called on any thread, under the device lock: it must not block, nor call a function below that takes it. */

@@ -45,7 +45,7 @@ struct pc_chips_config {
     struct fw_cfg_config memory;           /* guest memory */
     uint64_t ram_below_4g, ram_above_4g;   /* bytes */
     struct char_backend *serial[PC_CHIPS_SERIAL], *debugcon; /* NULL: not there. They outlive the chips */
-    bool has_debug_exit, has_testdev, has_pci_testdev;
+    bool has_no_pit, has_debug_exit, has_testdev, has_pci_testdev;
     unsigned debug_exit_base, debug_exit_size;
     /* What the guest asks of the machine; under the device lock. */
     void (*reset)(void *opaque);

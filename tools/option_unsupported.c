@@ -39,7 +39,6 @@ static const struct option_unsupported rows[] = {
     {"full-screen", "-nographic"},
     {"fw_cfg", "-append"},
     {"g", "-nographic"},
-    {"global", "-cpu"},
     {"hda", "-initrd"},
     {"hdb", "-initrd"},
     {"hdc", "-initrd"},

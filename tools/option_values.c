@@ -217,12 +217,53 @@ static bool take_accelerators(struct options *options, const struct option_row *
     return true;
 }
 
+/* The value of one of -machine's properties. */
+typedef bool machine_taker(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                           struct options_error *error);
+
+static bool machine_type(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                         struct options_error *error) {
+    static const char *const machines[] = {"pc", NULL};
+    const char *name = pair->has_value ? pair->value : pair->key;
+    (void)options;
+    return !strcmp(name, "pc") || fail_nearest(error, row, name, "no such machine here", machines);
+}
+
+static bool machine_accel(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                          struct options_error *error) {
+    return take_accelerators(options, row, pair->value, error);
+}
+
+static bool machine_irqchip(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                            struct options_error *error) {
+    (void)row, (void)pair, (void)error;
+    options->has_irqchip = true;
+    return true;
+}
+
+static bool machine_pit(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                        struct options_error *error) {
+    int has_pit = !strcmp(pair->value, "auto") ? 1 : option_parse_switch(pair->value);
+    if (has_pit < 0)
+        return option_fail(error, row, pair->value, "pit is on, off or auto");
+    options->has_no_pit = !has_pit;
+    return true;
+}
+
+/* What a PC here has only switched off. */
+static bool machine_off(struct options *options, const struct option_row *row, const struct option_pair *pair,
+                        struct options_error *error) {
+    (void)options;
+    return option_parse_switch(pair->value) == 0 ||
+           option_fail(error, row, pair->key, "not supported yet; the nearest is '%s=off'", pair->key);
+}
+
 bool option_machine(struct options *options, const struct option_row *row, const char *value,
                     struct options_error *error) {
-    static const char *const machines[] = {"pc", NULL};
-    static const char *const keys[] = {"type", "accel", "usb", "smm", "vmport", "graphics", "kernel_irqchip", NULL};
-    /* Properties that a PC here has only switched off. */
-    static const char *const off_only[] = {"usb", "smm", "vmport", "graphics", NULL};
+    static const char *const keys[] = {"type", "accel",          "kernel_irqchip", "kernel-irqchip", "pit", "usb",
+                                       "smm",  "vmport", "graphics",       NULL};
+    static machine_taker *const takers[] = {machine_type, machine_accel, machine_irqchip, machine_irqchip, machine_pit,
+                                            machine_off,  machine_off,   machine_off,     machine_off};
     const char *list = value;
     struct option_pair pair;
     while (option_next_pair(&list, &pair)) {
@@ -231,28 +272,22 @@ bool option_machine(struct options *options, const struct option_row *row, const
             options->list = OPTIONS_LIST_MACHINES;
             return true;
         }
-        if (!pair.has_value || !strcmp(pair.key, "type")) {
-            const char *name = pair.has_value ? pair.value : pair.key;
-            if (strcmp(name, "pc") != 0)
-                return fail_nearest(error, row, name, "no such machine here", machines);
-            continue;
-        }
-        if (!strcmp(pair.key, "accel")) {
-            if (!take_accelerators(options, row, pair.value, error))
-                return false;
-            continue;
-        }
-        if (!strcmp(pair.key, "kernel_irqchip") || !strcmp(pair.key, "kernel-irqchip")) {
-            options->has_irqchip = true;
-            continue;
-        }
-        while (off_only[k] && strcmp(off_only[k], pair.key) != 0)
+        while (pair.has_value && keys[k] && strcmp(keys[k], pair.key) != 0)
             k++;
-        if (!off_only[k])
+        if (!keys[k])
             return fail_nearest(error, row, pair.key, "not supported yet", keys);
-        if (option_parse_switch(pair.value) != 0)
-            return option_fail(error, row, value, "not supported yet; the nearest is '%s=off'", pair.key);
+        if (!takers[k](options, row, &pair, error))
+            return false;
     }
+    return true;
+}
+
+/* DRIVER.PROPERTY=VALUE: a default for devices. Those of KVM's own devices mean nothing here; there are no others. */
+bool option_global(struct options *options, const struct option_row *row, const char *value,
+                   struct options_error *error) {
+    if (strncmp(value, "kvm", 3) != 0 || !strchr(value, '.') || !strchr(value, '='))
+        return option_fail(error, row, value, "not supported yet; the nearest are the properties of -device and -cpu");
+    options->has_kvm_global = true;
     return true;
 }
 

@@ -18,6 +18,7 @@ static const struct option_row rows[] = {
     {"cpu", "MODEL", option_cpu, 0, NULL},
     {"M", "pc", option_machine, 0, NULL},
     {"machine", "pc", option_machine, 0, NULL},
+    {"global", "KVM...", option_global, 0, NULL},
     {"accel", "tcg", option_accel, 0, NULL},
     {"enable-kvm", NULL, option_enable_kvm, 0, NULL},
     {"device", "NAME", option_device, 0, NULL},
@@ -203,6 +204,7 @@ const char *options_warning(const struct options *options, unsigned k) {
         {options->wants_kvm, "KVM is not used: the machine runs by binary translation, as with -accel tcg"},
         {options->has_topology, "-smp: the guest sees its processors as cores of one socket"},
         {options->has_irqchip, "-machine: kernel_irqchip means something with KVM only"},
+        {options->has_kvm_global, "-global: a property of KVM's devices changes nothing here"},
     };
     for (unsigned i = 0; i < sizeof(warnings) / sizeof(warnings[0]); i++)
         if (warnings[i].applies && k-- == 0)

@@ -39,7 +39,7 @@ struct options {
     const char *serial[OPTIONS_SERIALS]; /* NULL: the port is not there */
     unsigned serial_count;
     const char *debugcon; /* NULL: none */
-    bool has_debug_exit, has_testdev, has_pci_testdev;
+    bool has_no_pit, has_debug_exit, has_testdev, has_pci_testdev;
     unsigned debug_exit_base, debug_exit_size;
     bool is_nographic, has_display_option, no_defaults;
     bool no_reboot, no_shutdown, starts_paused;
@@ -48,7 +48,7 @@ struct options {
     const char *log_file;
     const char *gdb; /* NULL: no server */
     enum options_list list;
-    bool wants_kvm, has_topology, has_irqchip; /* to be warned about */
+    bool wants_kvm, has_topology, has_irqchip, has_kvm_global; /* to be warned about */
 };
 
 /* One line without its end: the option, the value where there is one, and the reason. */

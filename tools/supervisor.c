@@ -251,6 +251,7 @@ static bool create_machine(struct supervisor *supervisor) {
         .initrd = options->initrd,
         .append = options->append,
         .debugcon = options->debugcon,
+        .has_no_pit = options->has_no_pit,
         .has_debug_exit = options->has_debug_exit,
         .has_testdev = options->has_testdev,
         .has_pci_testdev = options->has_pci_testdev,
