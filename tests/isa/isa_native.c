@@ -14,7 +14,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { LINUX_CS32 = 0x23, LINUX_CS64 = 0x33, LINUX_SS = 0x2b, ALT_STACK = 262144 };
+enum { LINUX_CS32 = 0x23, LINUX_CS64 = 0x33, LINUX_SS = 0x2b, ALT_STACK = 262144, FLAGS_NT_ID = 0x204000 };
 
 /* A signal handler reaches its data in no other way. */
 static struct {
@@ -119,6 +119,8 @@ void isa_native_run(struct isa_record *record, struct isa_vectors *vectors, uint
     memcpy((void *)(uintptr_t)ISA_CODE, record->code, record->code_length);
     isa_fill_data(record, (uint8_t *)(uintptr_t)ISA_DATA);
     isa_fill_vectors(record, vectors);
+    /* A popf of the test before may have left NT or ID, which signal frames do not restore. */
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(unsigned long long)FLAGS_NT_ID);
     native.vectors = vectors;
     native.record = record;
     __asm__ volatile("ud2" : : : "memory", "cc");
