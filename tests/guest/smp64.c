@@ -66,6 +66,16 @@ static void call_until_changed(void) {
         pause_cpu();
 }
 
+/* Interrupts are off between the look at the count and the HLT, so that none is missed. */
+static void halt_until_ipi(void) {
+    cli();
+    unsigned before = ipis[0];
+    answer = 1;
+    while (ipis[0] == before)
+        __asm__ volatile("sti; hlt; cli" : : : "memory");
+    sti();
+}
+
 static bool take_ipi(struct state *state) {
     ipis[state->vector == V_SHOOT]++;
     if (state->vector == V_SHOOT)
@@ -88,7 +98,7 @@ static void second_processor(void) {
         case ORDER: answer = read_in_order(); break;
         case SHOOT: read_until_remapped(); break;
         case MODIFY: call_until_changed(); break;
-        case HALT: halt(); break;
+        case HALT: halt_until_ipi(); break;
         default: break;
         }
         command = IDLE;
@@ -142,7 +152,10 @@ static void interprocessor_interrupts(void) {
         late += ipis[0] != i;
     }
     check("ipis_arrive_once_each", late, 0);
+    answer = 0;
     command = HALT;
+    while (answer != 1)
+        pause_cpu();
     for (unsigned i = 0; i < 100000; i++)
         pause_cpu();
     check("halted_processor_sleeps", command, HALT);
