@@ -1,6 +1,7 @@
 /*
  * See cpu/string_loop.h.
  */
+#include "cpu/io.h"
 #include "cpu/string_loop.h"
 
 void string_begin(struct string *string, struct cpu *cpu, const struct cpu_op *op, unsigned size) {
@@ -27,6 +28,8 @@ void string_count(struct string *string, uint64_t n) {
     string->moved += n * string->size;
     if (string->op->rep != CPU_REP_NONE)
         cpu_set_gpr(string->cpu, CPU_RCX, string->op->address_size, false, string->count);
+    if (!cpu_io_waits(string->cpu))
+        cpu_io_done(string->cpu); /* the next element asks anew, and starts from these registers */
 }
 
 bool string_gives_way(const struct string *string) {
