@@ -233,9 +233,10 @@ static enum cpu_result cmps_chunk(const struct string *string, struct chunk *chu
     struct operand first = {.segment = string->op->segment, .index = CPU_RSI, .access = ACCESS_READ};
     struct operand second = {.segment = CPU_ES, .index = CPU_RDI, .access = ACCESS_READ};
     uint64_t a, b, flags;
-    enum cpu_result result = locate(string, &first, &chunk->elements);
+    /* Processors look at the operand in ES first; movs has it the other way round. */
+    enum cpu_result result = locate(string, &second, &chunk->elements);
     if (result == CPU_NEXT)
-        result = locate(string, &second, &chunk->elements);
+        result = locate(string, &first, &chunk->elements);
     if (result != CPU_NEXT)
         return result;
     bool until_equal = string->op->rep == CPU_REPNE;

@@ -216,8 +216,19 @@ static unsigned reg_bits(const struct translation *t, const struct copy *copy) {
     return copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host : t->in.z.raw.modrm.reg;
 }
 
+static bool names_register(const struct translation *t) {
+    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+        if (t->in.operand[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            return true;
+    return false;
+}
+
 static void emit_immediates(struct translation *t) {
     const ZydisDecodedInstruction *z = &t->in.z;
+    if (names_register(t) && (t->key & MODE_CODE) != MODE_CODE64) {
+        emit_u8(&t->e, t->in.bytes[z->raw.imm[0].offset] & 0x7f); /* bit 7 is ignored outside 64-bit mode */
+        return;
+    }
     for (unsigned i = 0; i < 2; i++)
         if (z->raw.imm[i].size)
             emit_bytes(&t->e, t->in.bytes + z->raw.imm[i].offset, z->raw.imm[i].size / 8u);
@@ -324,15 +335,38 @@ static unsigned vvvv_bits(const struct translation *t, const struct copy *copy, 
     return (t->key & MODE_CODE) == MODE_CODE64 ? raw : raw | 8;
 }
 
+/* Outside 64-bit mode W does not make a general register, or the memory in its place, 64 bits wide. */
+static bool ignores_w(const struct translation *t, const struct copy *copy) {
+    if ((t->key & MODE_CODE) == MODE_CODE64)
+        return false;
+    if (copy->reg.guest != CPU_NO_REGISTER || copy->rm.guest != CPU_NO_REGISTER ||
+        t->in.rule.class == CLASS_VEX_INTEGER)
+        return true;
+    switch (t->in.z.mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SH:
+    case ZYDIS_MNEMONIC_VCVTUSI2SS:
+    case ZYDIS_MNEMONIC_VCVTUSI2SD:
+    case ZYDIS_MNEMONIC_VCVTUSI2SH:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void emit_vex_copy(struct translation *t, struct copy *copy) {
     const ZydisDecodedInstruction *z = &t->in.z;
     unsigned bits[3];
     extension_bits(t, copy, z->raw.vex.R, z->raw.vex.X, z->raw.vex.B, bits);
     emit_u8(&t->e, 0xc4);
     emit_u8(&t->e, bits[0] << 7 | bits[1] << 6 | bits[2] << 5 | z->raw.vex.m_mmmm);
-    bool is_long = (t->key & MODE_CODE) == MODE_CODE64;
-    /* W is ignored for general registers outside 64-bit mode. */
-    bool w = z->raw.vex.W && (is_long || t->in.rule.class != CLASS_VEX_INTEGER);
+    bool w = z->raw.vex.W && !ignores_w(t, copy);
     emit_u8(&t->e, (unsigned)w << 7 | vvvv_bits(t, copy, z->raw.vex.vvvv) << 3 | z->raw.vex.L << 2 | z->raw.vex.pp);
     emit_u8(&t->e, z->opcode);
     if (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) /* VZEROUPPER and VZEROALL have none */
@@ -348,7 +382,8 @@ static void emit_evex_copy(struct translation *t, struct copy *copy) {
     unsigned r2 = copy->reg.guest != CPU_NO_REGISTER || !is_long ? 1 : z->raw.evex.R2;
     emit_u8(&t->e, 0x62);
     emit_u8(&t->e, bits[0] << 7 | bits[1] << 6 | bits[2] << 5 | r2 << 4 | z->raw.evex.mmm);
-    emit_u8(&t->e, z->raw.evex.W << 7 | vvvv_bits(t, copy, z->raw.evex.vvvv) << 3 | 4 | z->raw.evex.pp);
+    bool w = z->raw.evex.W && !ignores_w(t, copy);
+    emit_u8(&t->e, (unsigned)w << 7 | vvvv_bits(t, copy, z->raw.evex.vvvv) << 3 | 4 | z->raw.evex.pp);
     unsigned v2 = is_long ? z->raw.evex.V2 : 1;
     emit_u8(&t->e, z->raw.evex.z << 7 | z->raw.evex.L2 << 6 | z->raw.evex.L << 5 | z->raw.evex.b << 4 | v2 << 3 |
                        z->raw.evex.aaa);

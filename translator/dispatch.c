@@ -305,11 +305,10 @@ static enum cpu_result locate_masked(struct cpu *cpu, uint64_t linear, unsigned 
     range->first_size = to_end < size ? to_end : size;
     uint64_t first = range->first_size == 64 ? ~0ull : (1ull << range->first_size) - 1;
     enum cpu_result result = CPU_NEXT;
-    range->part[0] = range->part[1] = (struct cpu_place){0};
     if (active & first)
-        result = cpu_locate(cpu, linear, access, &range->part[0]);
+        result = cpu_locate(cpu, linear + (unsigned)__builtin_ctzll(active & first), access, &range->part[0]);
     if (result == CPU_NEXT && (active & ~first))
-        result = cpu_locate(cpu, linear + range->first_size, access, &range->part[1]);
+        result = cpu_locate(cpu, linear + (unsigned)__builtin_ctzll(active & ~first), access, &range->part[1]);
     return result;
 }
 
@@ -384,7 +383,7 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
     cpu->hot.rip = block->rip + site->guest;
     enum cpu_result result =
         cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
-    if (result == CPU_NEXT && is_misaligned(site, linear))
+    if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && is_misaligned(site, linear))
         result = cpu_fault_code(cpu, VECTOR_GP, 0);
     if (result == CPU_NEXT && (site->data & SITE_MASKED)) {
         result = prepare_masked(cpu, block, site, linear, access);

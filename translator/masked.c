@@ -39,6 +39,16 @@ static bool is_packed(ZydisInstructionCategory category) {
     return category == ZYDIS_CATEGORY_COMPRESS || category == ZYDIS_CATEGORY_EXPAND;
 }
 
+/* One bit for each element that the instruction's mask counts: those of the destination, or of memory. */
+static unsigned counted_elements(const struct instruction *in, const ZydisDecodedOperand *memory) {
+    const ZydisDecodedOperand *destination = &in->operand[0];
+    bool is_vector = destination->type == ZYDIS_OPERAND_TYPE_REGISTER && destination->element_size &&
+                     ZydisRegisterGetClass(destination->reg.value) != ZYDIS_REGCLASS_MASK;
+    const ZydisDecodedOperand *counted = is_vector ? destination : memory;
+    unsigned count = counted->size / counted->element_size;
+    return count > 64 ? 64 : count;
+}
+
 static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in, unsigned element, unsigned count) {
     if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
         return sign_mask(cpu, ~in->z.raw.vex.vvvv & 15, element, count);
@@ -48,6 +58,18 @@ static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in
     uint64_t all = count == 64 ? ~0ull : (1ull << count) - 1;
     unsigned active = (unsigned)__builtin_popcountll(mask & all);
     return active == 64 ? ~0ull : (1ull << active) - 1;
+}
+
+/* Bytes of a memory operand of `size` bytes in elements, whose parts are wanted by `count` mask bits. */
+static uint64_t spread(uint64_t mask, unsigned count, unsigned element, unsigned size) {
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < size; i += element) {
+        unsigned first = i * count / size, last = ((i + element) * count - 1) / size;
+        uint64_t wanted = (mask >> first) & (last - first == 63 ? ~0ull : (1ull << (last - first + 1)) - 1);
+        if (wanted)
+            bytes |= (element == 8 ? 0xffull : (1ull << element) - 1) << i;
+    }
+    return bytes;
 }
 
 /* Exception classes without fault suppression: the whole operand is accessed, whatever the mask (SDM vol. 2A, 2.8). */
@@ -106,12 +128,10 @@ uint64_t engine_masked_bytes(void *argument) {
             continue;
         if (in.z.avx.broadcast.mode)
             return broadcast_bytes(cpu, &in, operand->size / 8u);
-        unsigned element = operand->element_size / 8u, count = operand->size / operand->element_size;
-        uint64_t mask = element_mask(cpu, &in, element, count), bytes = 0;
-        for (unsigned k = 0; k < count; k++)
-            if (mask >> k & 1)
-                bytes |= ((element == 8 ? 0xffull : (1ull << element) - 1)) << (k * element);
-        return bytes;
+        unsigned element = operand->element_size / 8u, size = operand->size / 8u;
+        unsigned count = in.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? size / element
+                                                                         : counted_elements(&in, operand);
+        return spread(element_mask(cpu, &in, element, count), count, element, size);
     }
     return ~0ull;
 }

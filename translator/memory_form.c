@@ -140,17 +140,18 @@ static bool is_unaligned_move(ZydisMnemonic mnemonic) {
 
 /* Whether an operand that is not aligned is #GP, before any page is looked at (SDM vol. 2A, 2.4 and 2.8). */
 static bool must_align(const struct instruction *in, unsigned size) {
+    if (size < 16)
+        return false;
     switch (in->z.meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_SSE1:
     case ZYDIS_EXCEPTION_CLASS_AVX1:
     case ZYDIS_EXCEPTION_CLASS_E1:
     case ZYDIS_EXCEPTION_CLASS_E1NF:
-        return size >= 16;
-    case ZYDIS_EXCEPTION_CLASS_SSE2:
-    case ZYDIS_EXCEPTION_CLASS_SSE4:
-        return size == 16 && !is_unaligned_move(in->z.mnemonic);
+        return true;
     default:
-        return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+        if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || size != 16)
+            return false;
+        return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ||
+               ((in->rule.class == CLASS_SSE || in->rule.class == CLASS_MMX) && !is_unaligned_move(in->z.mnemonic));
     }
 }
 

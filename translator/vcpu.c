@@ -141,12 +141,10 @@ EXPORT void trapeze_vcpu_signal(struct trapeze_vcpu *vcpu, enum trapeze_signal s
         [TRAPEZE_SIGNAL_SIPI] = REQUEST_SIPI,
         [TRAPEZE_SIGNAL_RESET] = REQUEST_RESET,
     };
-    uint32_t bit = request[signal];
     if (signal == TRAPEZE_SIGNAL_SIPI)
         vcpu->cpu->sipi_vector = (uint8_t)vector;
-    if (signal == TRAPEZE_SIGNAL_NMI && (atomic_fetch_or(&vcpu->cpu->requests, REQUEST_NMI) & REQUEST_NMI))
-        bit = REQUEST_NMI_AGAIN;
-    engine_wake(vcpu->cpu, bit);
+    uint32_t before = atomic_fetch_or(&vcpu->cpu->requests, request[signal]);
+    engine_wake(vcpu->cpu, before & request[signal] & REQUEST_NMI ? REQUEST_NMI_AGAIN : 0);
 }
 
 EXPORT void trapeze_vcpu_set_intr(struct trapeze_vcpu *vcpu, bool asserted) {
