@@ -69,8 +69,11 @@ enum cpu_result cpu_fill(struct cpu *cpu, uint64_t linear, unsigned access, stru
     bool can_write = is_write || (translation.writable && translation.dirty);
     if (region->flags & TRAPEZE_MEMORY_READ_ONLY)
         can_write = false;
+    _Atomic uint8_t *flags = memory_page_flags(region, translation.physical);
+    if ((region->flags & TRAPEZE_MEMORY_LOG_DIRTY) && !is_write &&
+        !(atomic_load_explicit(flags, memory_order_relaxed) & MEMORY_DIRTY))
+        can_write = false; /* a read does not make the page dirty; its first store comes here again */
     if (can_write) {
-        _Atomic uint8_t *flags = memory_page_flags(region, translation.physical);
         note_write_cached(flags);
         /* The translator sets MEMORY_CODE and then looks for MEMORY_WRITE_CACHED; one of the two sees the other. */
         if (atomic_load(flags) & MEMORY_CODE)

@@ -57,7 +57,7 @@ static inline _Atomic uint8_t *memory_page_flags(const struct memory_region *reg
 
 /* ---- Host side (memory/region.c): may use libc; every vCPU at a safepoint. ---- */
 
-/* Maps length bytes of fd as `slot`; the slot must be free. Errors as trapeze_memory_map says. */
+/* Maps length bytes of fd as `slot` in place of what it held, which stays on an error. Errors as trapeze_memory_map says. */
 enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned slot, guest_physical base, int fd,
                                       uint64_t offset, uint64_t length, unsigned flags);
 /* Unmaps the slot's region, if there is one. */

@@ -35,11 +35,10 @@ enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned sl
     for (unsigned i = 0; i < memory->count; i++) {
         const struct memory_region *other = &memory->region[i];
         if (other->slot == slot)
-            return TRAPEZE_INVALID;
+            continue; /* to be replaced */
         if (base.value < other->base + other->length && other->base < base.value + length)
             return TRAPEZE_OVERLAP;
-        if (other->base < base.value)
-            position = i + 1;
+        position += other->base < base.value;
     }
 
     struct memory_region region = {.base = base.value, .length = length, .slot = slot, .flags = flags,
@@ -59,6 +58,7 @@ enum trapeze_status memory_region_add(struct machine_memory *memory, unsigned sl
         region_release(&region);
         return TRAPEZE_NO_MEMORY;
     }
+    memory_region_remove(memory, slot);
     for (unsigned i = memory->count; i > position; i--)
         memory->region[i] = memory->region[i - 1];
     memory->region[position] = region;

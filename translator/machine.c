@@ -126,7 +126,6 @@ EXPORT enum trapeze_status trapeze_memory_map(struct trapeze_machine *machine, u
     pthread_mutex_lock(&engine->lock);
     world_stop(engine, NULL);
     flush_everything(engine);
-    memory_region_remove(&machine->memory, slot);
     enum trapeze_status status = memory_region_add(&machine->memory, slot, base, fd, offset, length, flags);
     world_resume(engine);
     pthread_mutex_unlock(&engine->lock);
