@@ -42,6 +42,8 @@ static bool is_packed(ZydisInstructionCategory category) {
 /* One bit for each element that the instruction's mask counts: those of the destination, or of memory. */
 static unsigned counted_elements(const struct instruction *in, const ZydisDecodedOperand *memory) {
     const ZydisDecodedOperand *destination = &in->operand[0];
+    if (memory->size == memory->element_size)
+        return 1; /* scalar */
     bool is_vector = destination->type == ZYDIS_OPERAND_TYPE_REGISTER && destination->element_size &&
                      ZydisRegisterGetClass(destination->reg.value) != ZYDIS_REGCLASS_MASK;
     const ZydisDecodedOperand *counted = is_vector ? destination : memory;

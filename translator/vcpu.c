@@ -134,17 +134,26 @@ EXPORT void trapeze_vcpu_kick(struct trapeze_vcpu *vcpu) {
     engine_wake(vcpu->cpu, REQUEST_KICK);
 }
 
+/* A second NMI before the first one is taken is a bit of its own. */
+static void request_nmi(struct cpu *cpu) {
+    uint32_t before = atomic_load(&cpu->requests);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &before,
+                                         before | (before & REQUEST_NMI ? REQUEST_NMI_AGAIN : REQUEST_NMI)))
+        ;
+}
+
 EXPORT void trapeze_vcpu_signal(struct trapeze_vcpu *vcpu, enum trapeze_signal signal, unsigned vector) {
     static const uint32_t request[] = {
-        [TRAPEZE_SIGNAL_NMI] = REQUEST_NMI,
+        [TRAPEZE_SIGNAL_NMI] = 0, /* request_nmi */
         [TRAPEZE_SIGNAL_INIT] = REQUEST_INIT,
         [TRAPEZE_SIGNAL_SIPI] = REQUEST_SIPI,
         [TRAPEZE_SIGNAL_RESET] = REQUEST_RESET,
     };
     if (signal == TRAPEZE_SIGNAL_SIPI)
         vcpu->cpu->sipi_vector = (uint8_t)vector;
-    uint32_t before = atomic_fetch_or(&vcpu->cpu->requests, request[signal]);
-    engine_wake(vcpu->cpu, before & request[signal] & REQUEST_NMI ? REQUEST_NMI_AGAIN : 0);
+    if (signal == TRAPEZE_SIGNAL_NMI)
+        request_nmi(vcpu->cpu);
+    engine_wake(vcpu->cpu, request[signal]);
 }
 
 EXPORT void trapeze_vcpu_set_intr(struct trapeze_vcpu *vcpu, bool asserted) {
