@@ -18,6 +18,7 @@
 
 /* ---- Left by a BIOS ---- */
 #define LAYOUT_BDA_BASE     UINT64_C(0x400)
+#define LAYOUT_TIMER_STUB UINT64_C(0xffea5) /* F000:FEA5, where IBM's BIOS had its handler of IRQ 0 */
 #define LAYOUT_IRET_STUB    UINT64_C(0xfff53) /* F000:FF53, where IBM's BIOS had its dummy interrupt handler */
 #define LAYOUT_ACPI_BASE    LAYOUT_BIOS_BASE  /* the RSDP; the other tables follow it */
 #define LAYOUT_ACPI_LIMIT   UINT64_C(0xf0000)

@@ -8,14 +8,27 @@
 
 #include <stdlib.h>
 
-/* Every real-mode vector points to an IRET, as a BIOS does with those that it does not use. */
+/*
+ * Every real-mode vector points to an IRET, as a BIOS does with those that it does not use; that of IRQ 0, which ticks
+ * from the start, counts the tick and acknowledges it.
+ */
 static bool tables_write_vectors(struct loader *loader) {
     static const uint8_t iret = 0xcf;
+    static const uint8_t tick[] = {
+        0x1e, 0x50,                   /* push ds; push ax */
+        0x31, 0xc0, 0x8e, 0xd8,       /* xor ax, ax; mov ds, ax */
+        0x66, 0xff, 0x06, 0x6c, 0x04, /* inc dword [046Ch] */
+        0xb0, 0x20, 0xe6, 0x20,       /* mov al, 20h; out 20h, al */
+        0x58, 0x1f, 0xcf,             /* pop ax; pop ds; iret */
+    };
+    enum { VECTOR_IRQ0 = 8 };
     uint32_t vectors[256];
     for (unsigned i = 0; i < 256; i++)
         vectors[i] = 0xf000u << 16 | (LAYOUT_IRET_STUB & 0xffff);
+    vectors[VECTOR_IRQ0] = 0xf000u << 16 | (LAYOUT_TIMER_STUB & 0xffff);
     return loader_write(loader, 0, vectors, sizeof vectors) &&
-           loader_write(loader, LAYOUT_IRET_STUB, &iret, sizeof iret);
+           loader_write(loader, LAYOUT_IRET_STUB, &iret, sizeof iret) &&
+           loader_write(loader, LAYOUT_TIMER_STUB, tick, sizeof tick);
 }
 
 /* The BIOS data area (IBM PC AT technical reference): serial ports, EBDA segment, equipment, memory size. */

@@ -308,6 +308,28 @@ static bool fill_fw_cfg(struct pc_chips *chips) {
            fw_cfg_add_integer(chips->fw_cfg, FW_CFG_NOGRAPHIC, 1, 2);
 }
 
+/*
+ * As a BIOS programs them: interrupts at 08h and 70h, PCI's level-triggered, the timer ticking 18.2 times a second;
+ * timer, keyboard and cascade unmasked (SeaBIOS leaves more so, for disks that are not here).
+ */
+static void set_up_interrupts(struct pc_chips *chips) {
+    static const struct {
+        bool is_slave;
+        uint8_t port, value;
+    } writes[] = {
+        {false, 0, 0x11}, {false, 1, 0x08}, {false, 1, 0x04}, {false, 1, 0x01}, {false, 1, 0xf8}, /* ICW1..4, OCW1 */
+        {true, 0, 0x11},  {true, 1, 0x70},  {true, 1, 0x02},  {true, 1, 0x01},  {true, 1, 0xff},
+    };
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
+        pic_ops.write(writes[i].is_slave ? &chips->pic.slave : &chips->pic.master, writes[i].port, 1, writes[i].value);
+    pic_elcr_ops.write(&chips->pic.slave, 0, 1, 0x0c);
+    if (chips->config.has_no_pit)
+        return;
+    pit_ops.write(&chips->pit, 3, 1, 0x34); /* channel 0, mode 2, 65536 */
+    pit_ops.write(&chips->pit, 0, 1, 0);
+    pit_ops.write(&chips->pit, 0, 1, 0);
+}
+
 static void set_up(struct pc_chips *chips) {
     static const struct pci_host_setup setup = {.pm_base = PM_BASE,
                                                 .pirq_irq = {10, 10, 11, 11},
@@ -316,6 +338,7 @@ static void set_up(struct pc_chips *chips) {
                                                 .port_base = 0xc000,
                                                 .port_end = 0x10000};
     pci_host_set_up(chips->pci_host, &setup);
+    set_up_interrupts(chips);
     fill_cmos(chips);
 }
 
