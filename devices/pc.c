@@ -139,8 +139,9 @@ static void on_quit(void *opaque) {
 /* ---- Memory ---- */
 
 static enum trapeze_status map(struct pc *pc, unsigned slot, uint64_t base, uint64_t offset, uint64_t end) {
-    return end > base ? trapeze_memory_map(pc->machine, slot, guest_physical_at(base), pc->ram_fd, offset, end - base, 0)
-                      : TRAPEZE_OK;
+    if (end <= base)
+        return TRAPEZE_OK;
+    return trapeze_memory_map(pc->machine, slot, guest_physical_at(base), pc->ram_fd, offset, end - base, 0);
 }
 
 /*
@@ -340,7 +341,7 @@ struct pc *pc_create(const struct pc_config *config, struct pc_error *error) {
     }
     pc->config = *config;
     pc->ram_fd = -1;
-    /* The kernel is read before any console is opened: a file named by mistake must not cost another one its content. */
+    /* The kernel is read before any console is opened: a wrong name there must not cost another file its content. */
     if (create_machine(pc, error) && create_memory(pc, error) && create_vcpus(pc, error) && load_kernel(pc, error) &&
         create_threads(pc, error) && open_consoles(pc, error) && create_chips(pc, error)) {
         connect_apics(pc);

@@ -1,6 +1,6 @@
 /*
- * The machine: a 440FX-style PC around libtrapeze. RAM in one memfd, the chips on the bus, one vCPU for each local APIC,
- * and a kernel loaded directly. This is the one place that knows every layer; tools/ sees this header alone.
+ * The machine: a 440FX-style PC around libtrapeze. RAM in one memfd, the chips on the bus, one vCPU for each local
+ * APIC, and a kernel loaded directly. This is the one place that knows every layer; tools/ sees this header alone.
  *
  * Who runs the vCPUs is the caller's affair. Functions are for one controlling thread while no vCPU runs, except where
  * said otherwise.

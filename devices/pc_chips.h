@@ -80,8 +80,8 @@ struct pc_chips {
     struct fw_cfg *fw_cfg;
 };
 
-/* Makes and attaches everything. False with *reason (static, or the name of the window in the way) when that fails. Takes
-   the device lock, as do the others. */
+/* Makes and attaches everything. False with one clause in `reason`; pc_chips_release is due all the same. Takes the
+   device lock, as do the next two. */
 bool pc_chips_init(struct pc_chips *chips, const struct pc_chips_config *config, char *reason, size_t reason_size);
 /* What was made, also after a failed init. */
 void pc_chips_release(struct pc_chips *chips);

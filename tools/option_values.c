@@ -11,7 +11,8 @@
 
 /* ---- Words and numbers ---- */
 
-bool option_fail(struct options_error *error, const struct option_row *row, const char *value, const char *reason, ...) {
+bool option_fail(struct options_error *error, const struct option_row *row, const char *value, const char *reason,
+                 ...) {
     char text[160];
     va_list arguments;
     va_start(arguments, reason);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,7 +16,8 @@ int pidfile_create(const char *path, char *reason, size_t size) {
         return -1;
     }
     if (fcntl(fd, F_SETLK, &whole) != 0) {
-        snprintf(reason, size, "%s", errno == EAGAIN || errno == EACCES ? "a running process holds it" : strerror(errno));
+        bool is_held = errno == EAGAIN || errno == EACCES;
+        snprintf(reason, size, "%s", is_held ? "a running process holds it" : strerror(errno));
         close(fd);
         return -1;
     }

@@ -77,7 +77,8 @@ static void on_unimplemented(void *opaque, uint64_t linear, const uint8_t *bytes
     char text[3 * 16 + 1] = "";
     for (unsigned i = 0; i < length && i < 16; i++)
         snprintf(text + 3 * i, 4, " %02x", bytes[i]);
-    log_line(supervisor->log, "unimplemented: no rule for the instruction at %llx:%s", (unsigned long long)linear, text);
+    log_line(supervisor->log, "unimplemented: no rule for the instruction at %llx:%s", (unsigned long long)linear,
+             text);
 }
 
 static void on_warning(void *opaque, const char *line) {
@@ -206,7 +207,8 @@ static void take_signal(struct supervisor *supervisor) {
 
 static void run(struct supervisor *supervisor) {
     enum { SIGNAL, EVENT, DEBUGGER, SOURCES };
-    struct pollfd sources[SOURCES] = {{supervisor->signal_fd, POLLIN, 0}, {supervisor->event_fd, POLLIN, 0}, {-1, 0, 0}};
+    struct pollfd sources[SOURCES] = {
+        [SIGNAL] = {supervisor->signal_fd, POLLIN, 0}, [EVENT] = {supervisor->event_fd, POLLIN, 0}};
     let_go(supervisor);
     while (!supervisor->is_done) {
         sources[DEBUGGER] = (struct pollfd){supervisor->gdb ? gdb_server_fd(supervisor->gdb) : -1, POLLIN, 0};

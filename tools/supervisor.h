@@ -1,6 +1,6 @@
 /*
- * A machine from its first instruction to its end: makes it as the options say, runs it, and answers what the guest, the
- * terminal, host signals and a debugger ask meanwhile. All of that is decided on one thread.
+ * A machine from its first instruction to its end: makes it as the options say, runs it, and answers what the guest,
+ * the terminal, host signals and a debugger ask meanwhile. All of that is decided on one thread.
  */
 #ifndef TOOLS_SUPERVISOR_H
 #define TOOLS_SUPERVISOR_H

@@ -14,7 +14,8 @@ static char *print(unsigned width, const char *code, size_t length) {
 }
 
 START_TEST(width_decides_what_the_bytes_mean) {
-    ck_assert_str_eq(print(64, "\x48\x01\xd8", 3), "  0000000000001000  4801d8                          add rax, rbx\n");
+    ck_assert_str_eq(print(64, "\x48\x01\xd8", 3),
+                     "  0000000000001000  4801d8                          add rax, rbx\n");
     ck_assert_ptr_nonnull(strstr(print(32, "\x48\x01\xd8", 3), "dec eax\n"));
     ck_assert_ptr_nonnull(strstr(print(16, "\x48\x01\xd8", 3), "dec ax\n"));
 }

@@ -10,7 +10,8 @@ static struct gdb_state state;
 static uint8_t bytes[GDB_REGISTER_SIZE_MAX];
 
 /* Numbers in gdb's own list for x86-64. */
-enum { RBX = 1, RIP = 16, EFLAGS = 17, CS = 18, DS = 20, ST0 = 24, FTAG = 34, XMM0 = 40, MXCSR = 56, YMM0H = 57, FS_BASE = 73 };
+enum { RBX = 1, RIP = 16, EFLAGS = 17, CS = 18, DS = 20, ST0 = 24, FTAG = 34, XMM0 = 40,
+       MXCSR = 56, YMM0H = 57, FS_BASE = 73 };
 
 static void clear(void) {
     memset(&state, 0, sizeof(state));

@@ -82,7 +82,8 @@ START_TEST(topology_gives_the_number_of_processors) {
 END_TEST
 
 START_TEST(kvm_unit_tests_runner_is_understood) {
-    accept("--no-reboot -nodefaults -global kvm-pit.lost_tick_policy=discard -device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4 -vnc none "
+    accept("--no-reboot -nodefaults -global kvm-pit.lost_tick_policy=discard "
+           "-device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4 -vnc none "
            "-serial stdio -device pci-testdev -machine accel=tcg -kernel x.flat -smp 2 -cpu max,+feat -append a -m 4G "
            "-initrd env");
     ck_assert(options.no_reboot && options.has_testdev && options.has_debug_exit && options.has_pci_testdev);
