@@ -21,9 +21,9 @@ struct option_row {
     const char *only;     /* with option_only: the one value that is taken */
 };
 
-option_taker option_memory, option_smp, option_cpu, option_machine, option_global, option_accel,
-    option_enable_kvm, option_device, option_serial, option_display, option_only, option_log, option_gdb, option_gdb_default, option_name, option_help,
-    option_version;
+option_taker option_memory, option_smp, option_cpu, option_machine, option_global, option_accel, option_enable_kvm,
+    option_device, option_serial, option_display, option_only, option_log, option_gdb, option_gdb_default,
+    option_name, option_help, option_version;
 
 /* Always false: fills in "-option: value: reason", or without the value where it is NULL. */
 bool option_fail(struct options_error *error, const struct option_row *row, const char *value, const char *reason, ...)
