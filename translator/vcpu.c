@@ -265,6 +265,9 @@ EXPORT void trapeze_vcpu_set_events(struct trapeze_vcpu *vcpu, const struct trap
     cpu->interrupt_shadow = events->interrupt_shadow;
     cpu->nmi_blocked = events->nmi_blocked;
     cpu->sipi_vector = events->sipi_vector;
+    const uint32_t settable = REQUEST_NMI | REQUEST_NMI_AGAIN | REQUEST_INIT | REQUEST_SIPI;
+    atomic_fetch_and(&cpu->requests, ~settable);
+    cpu_translator(cpu)->latched &= ~settable;
     uint32_t pending = (events->nmi_pending ? REQUEST_NMI : 0) | (events->init_pending ? REQUEST_INIT : 0) |
                        (events->sipi_pending ? REQUEST_SIPI : 0);
     if (pending)
