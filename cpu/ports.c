@@ -96,9 +96,7 @@ static enum cpu_result repeat(struct cpu *cpu, const struct cpu_op *op,
     struct string string;
     string_begin(&string, cpu, op, port_size(op));
     uint16_t port = (uint16_t)cpu->hot.gpr[CPU_RDX];
-    if (!string.count)
-        return CPU_NEXT;
-    enum cpu_result result = check_port(cpu, port, string.size);
+    enum cpu_result result = check_port(cpu, port, string.size); /* also where the count is 0 */
     while (result == CPU_NEXT && string.count) {
         result = run(&string, port);
         if (result != CPU_NEXT)

@@ -102,6 +102,15 @@ static enum cpu_result push_wrapping(struct cpu *cpu, const struct stack *stack,
     return CPU_NEXT;
 }
 
+/* The fault of a frame is that of the push that meets it first, from the top down. */
+static enum cpu_result first_fault(struct cpu *cpu, const struct stack *stack, uint64_t linear, unsigned count,
+                                   unsigned size) {
+    enum cpu_result result = CPU_NEXT;
+    for (unsigned i = count; i-- > 0 && result == CPU_NEXT;)
+        result = cpu_probe_linear(cpu, linear + i * size, size, ACCESS_WRITE | stack->access);
+    return CPU_FAULT;
+}
+
 enum cpu_result stack_push(struct cpu *cpu, struct stack *stack, const uint64_t *values, unsigned count,
                            unsigned size) {
     const unsigned bytes = count * size;
@@ -112,9 +121,10 @@ enum cpu_result stack_push(struct cpu *cpu, struct stack *stack, const uint64_t 
     if (is_contiguous(stack, offset, bytes)) {
         for (unsigned i = 0; i < count; i++)
             store(frame + bytes - (i + 1) * size, values[i], size);
-        if (locate(cpu, stack, offset, bytes, &linear) != CPU_NEXT ||
-            cpu_write_linear(cpu, linear, frame, bytes, ACCESS_WRITE | stack->access) != CPU_NEXT)
+        if (locate(cpu, stack, offset, bytes, &linear) != CPU_NEXT)
             return CPU_FAULT;
+        if (cpu_write_linear(cpu, linear, frame, bytes, ACCESS_WRITE | stack->access) != CPU_NEXT)
+            return first_fault(cpu, stack, linear, count, size);
     } else if (push_wrapping(cpu, stack, values, count, size) != CPU_NEXT) {
         return CPU_FAULT;
     }

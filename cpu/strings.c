@@ -289,11 +289,14 @@ static enum cpu_result repeat(struct cpu *cpu, const struct cpu_op *op, chunk_fu
     struct string string;
     string_begin(&string, cpu, op, op->size);
     bool steps = cpu->hot.rflags & FLAG_TF;
+    uint64_t flags = cpu->hot.rflags;
     while (string.count) {
         struct chunk chunk = {.elements = steps ? 1 : lower(string.count, STRING_MAX_BYTES)};
         enum cpu_result result = run(&string, &chunk);
-        if (result != CPU_NEXT)
+        if (result != CPU_NEXT) {
+            cpu->hot.rflags = flags; /* a fault finds those from before the instruction (SDM vol. 2B, REP) */
             return result;
+        }
         string_count(&string, chunk.elements);
         if (chunk.is_done)
             break;

@@ -57,6 +57,7 @@ struct block {
     uint8_t *host;          /* executable address */
     uint32_t key, host_size;
     uint16_t guest_size, site_count, instruction_count;
+    uint16_t released;      /* bytes that its RET takes from the stack */
     bool is_valid;
     struct site *sites;
     struct instruction_map *instructions;

@@ -365,10 +365,23 @@ void translate_call(struct translation *t) {
         emit_return_site(t, next);
 }
 
+/* Tells engine_indirect which RET came to an address that is none: that RET is what faults. */
+static void emit_note_return(struct translation *t) {
+    uint64_t block = (uint64_t)t->block;
+    if ((uint64_t)(int32_t)block != block)
+        return;
+    struct emit_memory note = {REG_R, HOST_NONE, 1, R_STATE(hot.return_block)};
+    emit_op_memory(&t->e, 0, true, 0xc7, 0, &note);
+    emit_u32(&t->e, (uint32_t)block);
+}
+
 void translate_ret(struct translation *t) {
     unsigned release = t->in.z.raw.imm[0].size ? (unsigned)t->in.z.raw.imm[0].value.u & 0xffff : 0;
     t->ended = true;
     emit_pop_to_s(t, t->in.z.operand_width / 8, release);
+    t->block->released = (uint16_t)(t->in.z.operand_width / 8 + release);
+    if ((t->key & MODE_CODE) == MODE_CODE64)
+        emit_note_return(t);
     if (may_chain(t))
         emit_u8(&t->e, 0xc3);
     else

@@ -48,6 +48,12 @@ static void mend_absent_base(struct instruction *in) {
     }
 }
 
+/* MOV from and to control and debug registers has registers only, whatever ModRM.mod says (SDM vol. 2B, MOV). */
+static void mend_ignored_mod(struct instruction *in) {
+    if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && (in->z.opcode & 0xfc) == 0x20)
+        in->z.raw.modrm.mod = 3;
+}
+
 bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
             struct instruction *in) {
     unsigned mode = key & MODE_CODE;
@@ -57,6 +63,7 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
         return false;
     memcpy(in->bytes, bytes, in->z.length);
     mend_absent_base(in);
+    mend_ignored_mod(in);
     in->rip = rip;
     in->rule = rule_find(decoder->rule_index, in);
     return true;

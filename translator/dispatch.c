@@ -530,12 +530,21 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     return host;
 }
 
-/* JMP and CALL to no address fault themselves, before anything was pushed. */
+static bool undo_return(struct cpu *cpu) {
+    const struct block *block = (const struct block *)cpu->hot.return_block;
+    if (!block)
+        return false;
+    cpu->hot.rip = block->rip + block->instructions[block->instruction_count - 1].guest;
+    cpu->hot.gpr[CPU_RSP] -= block->released;
+    return true;
+}
+
+/* JMP, CALL and RET to no address fault themselves, before the stack pointer moves. */
 static bool undo_branch(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = find_site(cpu, return_address, &block);
     if (!site || site->kind != SITE_INDIRECT)
-        return false;
+        return undo_return(cpu);
     cpu->hot.rip = block->rip + site->guest;
     cpu->hot.gpr[CPU_RSP] += (uint64_t)site->data;
     return true;

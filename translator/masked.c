@@ -53,7 +53,7 @@ static unsigned counted_elements(const struct instruction *in, const ZydisDecode
 
 static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in, unsigned element, unsigned count) {
     if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-        return sign_mask(cpu, ~in->z.raw.vex.vvvv & 15, element, count);
+        return sign_mask(cpu, ~in->z.raw.vex.vvvv & (cpu_is_64bit(cpu) ? 15 : 7), element, count);
     uint64_t mask = opmask(cpu, in->z.raw.evex.aaa);
     if (!is_packed(in->z.meta.category))
         return mask;

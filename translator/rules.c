@@ -66,8 +66,8 @@ static const struct mnemonic_rule by_mnemonic[] = {
     RULE(JNLE, JCC), RULE(JNO, JCC), RULE(JNP, JCC), RULE(JNS, JCC), RULE(JNZ, JCC), RULE(JO, JCC), RULE(JP, JCC),
     RULE(JS, JCC), RULE(JZ, JCC),
     HELPER(IRET, iret, ENDS), HELPER(IRETD, iret, ENDS), HELPER(IRETQ, iret, ENDS), HELPER(INT, int_n, ENDS),
-    HELPER(INT3, int3, ENDS), HELPER(INT1, int1, ENDS), HELPER(INTO, into, ENDS), HELPER(SYSCALL, syscall, ENDS),
-    HELPER(SYSRET, sysret, ENDS), HELPER(SYSENTER, sysenter, ENDS), HELPER(SYSEXIT, sysexit, ENDS),
+    HELPER(INT3, int3, ENDS), HELPER(INT1, int1, ENDS), HELPER(INTO, into, ENDS),
+    HELPER(SYSENTER, sysenter, ENDS), HELPER(SYSEXIT, sysexit, ENDS),
     RULE(UD0, UD), RULE(UD1, UD), RULE(UD2, UD), RULE(RSM, UD),
     /* Stack and addresses */
     RULE(PUSH, PUSH), RULE(POP, POP), RULE(LEAVE, LEAVE), RULE(LEA, LEA), RULE(BT, BIT), RULE(BTS, BIT),
@@ -188,6 +188,12 @@ static bool special(const struct instruction *in, struct rule *rule) {
     case ZYDIS_MNEMONIC_CMPSD:
         if (is_plain)
             function = opcode == 0xa5 ? cpu_op_movs : cpu_op_cmps, flags = RULE_USER;
+        break;
+    case ZYDIS_MNEMONIC_SYSCALL: /* outside 64-bit mode in an instruction set of its own */
+        function = cpu_op_syscall;
+        break;
+    case ZYDIS_MNEMONIC_SYSRET:
+        function = cpu_op_sysret;
         break;
     default:
         break;
