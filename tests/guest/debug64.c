@@ -145,6 +145,7 @@ static void data_breakpoints(void) {
 
 SNIPPET(s_mov_dr, "", "mov %dr0, %rax");
 SNIPPET(s_mov_dr4, "", "mov %dr4, %rax");
+SNIPPET(s_mov_dr_mod, "xor %ecx, %ecx", ".byte 0x0f, 0x21, 0x31"); /* mov rcx, dr6 with ModRM.mod 0 */
 SNIPPET(s_mov_dr7, "", "mov %rax, %dr7");
 
 static void debug_register_access(void) {
@@ -162,6 +163,9 @@ static void debug_register_access(void) {
     state_init(&state, s_mov_dr4);
     run(&state);
     check("dr4_is_dr6_without_de", state.gpr[RAX], DR6_INIT);
+    state_init(&state, s_mov_dr_mod);
+    run(&state);
+    check("mov_dr_ignores_mod", state.gpr[RCX], DR6_INIT);
     write_cr4(read_cr4() | 8);
     state_init(&state, s_mov_dr4);
     run(&state);
