@@ -101,6 +101,11 @@ START_TEST(named_models_are_as_old_as_their_names) {
     ck_assert_uint_eq(cpuid(model, 1, 0, 0), 0x00060fb1);
     ck_assert_uint_eq(cpuid(model, 0x80000001, 0, 3) & 0x0183f3ff, cpuid(model, 1, 0, 3) & 0x0183f3ff);
     cpu_model_destroy(model);
+    model = make("Opteron_G1", 1);
+    ck_assert_uint_eq(cpuid(model, 1, 0, 0), 0x00000f61);
+    ck_assert(cpu_model_has(model, FEATURE_SYSCALL) && cpu_model_has(model, FEATURE_SSE3));
+    ck_assert(!cpu_model_has(model, FEATURE_CX16) && !cpu_model_has(model, FEATURE_LAHF64));
+    cpu_model_destroy(model);
 }
 END_TEST
 
