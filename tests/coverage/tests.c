@@ -74,7 +74,6 @@ static const struct {
     ZydisISASet isa_set;
     const char *reason;
 } reasons[] = {
-    {ZYDIS_ISA_SET_AMD, "legacy mode; SYSCALL and SYSRET are run in 64-bit code"},
     {ZYDIS_ISA_SET_AMD3DNOW, "no processor since 2012 has it"},
     {ZYDIS_ISA_SET_AMD_INVLPGB, "a broadcast over processors that the guest has no need of"},
     {ZYDIS_ISA_SET_AMX_BF16, "tile state is not kept"},
