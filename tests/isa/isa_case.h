@@ -41,6 +41,9 @@ struct isa_state {
     uint64_t gpr[16], ip, flags;
 };
 
+/* Where processors differ: CR2 counts by its page; x87 state does not count after a fault (MMX clears TOP early). */
+enum { ISA_LOOSE_CR2 = 1, ISA_LOOSE_X87 = 2 };
+
 struct isa_record {
     uint32_t size; /* of the whole record; a multiple of 8 */
     uint8_t bits;  /* 32 or 64 */
@@ -57,7 +60,7 @@ struct isa_record {
     uint64_t flags_mask; /* flags that the manual defines */
     uint64_t vector, error, cr2;
     uint32_t runs; /* of changed data */
-    uint32_t reserved;
+    uint32_t flags; /* ISA_LOOSE_* */
     /* has_vectors: struct isa_vectors follows. Then `runs` times { uint16_t offset, length; bytes; }. */
 };
 

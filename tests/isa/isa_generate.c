@@ -40,6 +40,8 @@ static const ZydisMnemonic refused_mnemonics[] = {
     ZYDIS_MNEMONIC_FXSAVE, ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_UD0, ZYDIS_MNEMONIC_UD1, ZYDIS_MNEMONIC_UD2,
     ZYDIS_MNEMONIC_FNSTENV, ZYDIS_MNEMONIC_FNSAVE, /* show FIP and FDP, see tests/guest */
     ZYDIS_MNEMONIC_CLDEMOTE, ZYDIS_MNEMONIC_PTWRITE,
+    /* whether they fault with no byte selected is up to the processor */
+    ZYDIS_MNEMONIC_MASKMOVDQU, ZYDIS_MNEMONIC_MASKMOVQ, ZYDIS_MNEMONIC_VMASKMOVDQU,
     /* what reaches a hypervisor, from CPL 3 too */
     ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL, ZYDIS_MNEMONIC_VMFUNC,
     ZYDIS_MNEMONIC_TDCALL, ZYDIS_MNEMONIC_SEAMCALL, ZYDIS_MNEMONIC_GETSEC,
@@ -67,6 +69,10 @@ static bool is_refused(const struct shape *shape) {
             return true;
     if (i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return true;
+    /* On a 64-bit host they clear registers 8 and up, too: see docs/limits.md. */
+    if (i->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
+        (i->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || i->mnemonic == ZYDIS_MNEMONIC_VZEROALL))
+        return true;
     for (unsigned n = 0; n < i->operand_count; n++) {
         const ZydisDecodedOperand *o = &shape->operands[n];
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
@@ -76,6 +82,21 @@ static bool is_refused(const struct shape *shape) {
             return true; /* the host's own thread data */
     }
     return false;
+}
+
+/* What of a fault's traces is the processor's own affair. */
+static uint32_t looseness(const struct shape *shape) {
+    const ZydisDecodedInstruction *i = &shape->instruction;
+    uint32_t flags = 0;
+    bool is_store = shape->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
+    if ((i->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && i->raw.evex.aaa && is_store) ||
+        i->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+        flags |= ISA_LOOSE_CR2;
+    for (unsigned n = 0; n < i->operand_count; n++)
+        if (shape->operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(shape->operands[n].reg.value) == ZYDIS_REGCLASS_MMX)
+            flags |= ISA_LOOSE_X87;
+    return flags;
 }
 
 /* 0..15, or -1 for what is no general register. */
@@ -435,6 +456,7 @@ bool isa_generate_form(struct isa_generator *generator, unsigned point, struct i
     record->code_length = shape.instruction.length;
     memcpy(record->code, code, record->code_length);
     record->flags_mask &= ~(uint64_t)undefined_flags(&shape);
+    record->flags |= looseness(&shape);
     describe(generator, &shape, code, record);
     *form = form_of(&shape);
     *class = class_of(&shape);
@@ -474,6 +496,7 @@ static bool extend_block(struct isa_generator *g, struct draft *draft) {
         *record = kept;
         return false;
     }
+    record->flags |= looseness(&shape);
     next.pinned |= 0x10; /* the stack stays where it is */
     next.written |= written & ~0x10u;
     if (flags)
