@@ -107,7 +107,8 @@ bool is_masked_access(const struct instruction *in) {
 
 /* A broadcast element is accessed as long as any element of the destination wants it. */
 static uint64_t broadcast_bytes(const struct cpu *cpu, const struct instruction *in, unsigned size) {
-    unsigned element = in->operand[0].element_size ? in->operand[0].element_size : 8;
+    /* Conversions have as many elements as fit in the wider of their two types. */
+    unsigned element = in->operand[0].element_size > 8 * size ? in->operand[0].element_size : 8 * size;
     unsigned count = in->z.avx.vector_length / element;
     uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
     if (!(opmask(cpu, in->z.raw.evex.aaa) & all))

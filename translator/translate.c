@@ -27,11 +27,10 @@ void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing) 
     t->ended = true;
 }
 
-/* Memory operands that are longer or shorter than the operand size: far pointers, table images, selectors, bounds. */
+/* Memory operands that are longer or shorter than the operand size: far pointers, table images, selectors. */
 static bool has_other_memory_size(cpu_op_function *function) {
     return function == cpu_op_far_call || function == cpu_op_far_jmp || function == cpu_op_load_far_pointer ||
-           function == cpu_op_lgdt || function == cpu_op_lidt || function == cpu_op_lar || function == cpu_op_lsl ||
-           function == cpu_op_bound;
+           function == cpu_op_lgdt || function == cpu_op_lidt || function == cpu_op_lar || function == cpu_op_lsl;
 }
 
 void emit_helper(struct translation *t, cpu_op_function *function, bool ends_block, bool is_user) {

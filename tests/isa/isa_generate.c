@@ -90,7 +90,9 @@ static uint32_t looseness(const struct shape *shape) {
     uint32_t flags = 0;
     bool is_store = shape->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
     if ((i->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && i->raw.evex.aaa && is_store) ||
-        i->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW)
+        i->mnemonic == ZYDIS_MNEMONIC_VDBPSADBW || i->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD ||
+        i->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ || i->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS ||
+        i->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD)
         flags |= ISA_LOOSE_CR2;
     for (unsigned n = 0; n < i->operand_count; n++)
         if (shape->operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
