@@ -160,8 +160,8 @@ static void write_tests(struct coverage *coverage, FILE *out, const struct row *
 
 static void write_row(struct coverage *coverage, FILE *out, const struct row *row) {
     static const char *const modes[] = {"", "16", "32", "16 32", "64", "16 64", "32 64", "all"};
-    fprintf(out, "| %s | %u / %u | %s | ", ZydisMnemonicGetString(row->mnemonic), row->register_forms, row->memory_forms,
-            modes[row->modes]);
+    fprintf(out, "| %s | %u / %u | %s | ", ZydisMnemonicGetString(row->mnemonic), row->register_forms,
+            row->memory_forms, modes[row->modes]);
     write_treatment(out, row);
     fputs(" | ", out);
     write_tests(coverage, out, row);
@@ -197,7 +197,8 @@ static void write_supported(struct coverage *coverage, FILE *out) {
 
 static void write_unsupported(struct coverage *coverage, FILE *out) {
     const char *group = "";
-    fputs("\n## Not supported\n\nA guest that executes one gets #UD, which is counted and logged. No processor model offers\n"
+    fputs("\n## Not supported\n\n"
+          "A guest that executes one gets #UD, which is counted and logged. No processor model offers\n"
           "their CPUID features.\n\n| ISA set | why | mnemonics |\n|---|---|---|", out);
     for (unsigned i = 0; i < coverage->row_count; i++) {
         const struct row *row = &coverage->rows[i];
@@ -221,8 +222,9 @@ static void write_unsupported(struct coverage *coverage, FILE *out) {
 
 static void write_missing(const struct coverage *coverage, FILE *out) {
     unsigned count = 0;
-    fputs("\n## Not met\n\nMnemonics of the decoder that no encoding of these modes reaches: of Xeon Phi's vector extensions, and\n"
-          "of control-flow enforcement and MPX, whose encodings are NOPs on a processor without them.\n\n", out);
+    fputs("\n## Not met\n\n"
+          "Mnemonics of the decoder that no encoding of these modes reaches: of Xeon Phi's vector extensions,\n"
+          "and of control-flow enforcement and MPX, whose encodings are NOPs on a processor without them.\n\n", out);
     for (unsigned m = ZYDIS_MNEMONIC_INVALID + 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
         if (coverage->met[m])
             continue;
@@ -234,14 +236,18 @@ static void write_missing(const struct coverage *coverage, FILE *out) {
 
 static void write_document(struct coverage *coverage, FILE *out) {
     fputs("# Coverage\n\n"
-          "How each instruction is treated, made by `trapeze_coverage` (tests/coverage) from the rules themselves; the test\n"
-          "`coverage_document` fails when it is stale. One line a mnemonic under its ISA set, as Zydis names them.\n\n"
+          "How each instruction is treated, made by `trapeze_coverage` (tests/coverage) from the rules themselves;\n"
+          "the test `coverage_document` fails when it is stale. One line a mnemonic under its ISA set, as Zydis names\n"
+          "them.\n\n"
           "- forms: register / memory forms, by encoding and kinds of operands, over all modes\n"
           "- code: the code sizes that have it\n"
-          "- treatment: *copied* runs on the host as itself; *helper* is a C function `cpu_op_NAME` (cpu/ops.h); *control\n"
-          "  flow*, *stack*, *address* are rewritten by the function of that family (translator/); see translation.md\n"
-          "- test: *isa* is the comparison with the host's own processor (isa_forms_*, isa_blocks_*; where the host has the\n"
-          "  instruction), *rewrite* is test_rewrite (every form's host code), others are tests by their ctest name\n", out);
+          "- treatment: *copied* runs on the host as itself; *helper* is a C function `cpu_op_NAME` (cpu/ops.h);\n"
+          "  *control flow*, *stack*, *address* are rewritten by the function of that family (translator/); see\n"
+          "  translation.md\n"
+          "- test: *isa* is the comparison with the host's own processor (isa_forms_*, isa_blocks_*; where the host has\n"
+          "  the instruction), *rewrite* is test_rewrite (every form's host code), others are tests by their ctest\n"
+          "  name\n",
+          out);
     write_supported(coverage, out);
     write_unsupported(coverage, out);
     write_missing(coverage, out);

@@ -20,7 +20,7 @@ static void emit(struct walk *walk, unsigned length) {
     walk->visit(walk->opaque, walk->code);
 }
 
-/* The operand of one value of ModRM.reg: a register (every one where `all` is set), [base + disp], and with a SIB byte. */
+/* The operand of one value of ModRM.reg: a register (every one where `all` is set), [base + disp], and one with SIB. */
 static void visit_operands(struct walk *walk, unsigned at, unsigned reg, bool all) {
     for (unsigned rm = 0; rm < 8; rm++) {
         if (!all && rm != walk->flavour.rm)
@@ -67,7 +67,8 @@ static void visit_legacy_opcode(struct walk *walk, unsigned at, unsigned map, un
 }
 
 static void visit_legacy(struct walk *walk, unsigned start) {
-    static const uint8_t prefixes[][3] = {{0}, {0x66}, {0xf2}, {0xf3}, {0x66, 0xf2}, {0x66, 0xf3}, {0xf0}, {0xf0, 0x66}};
+    static const uint8_t prefixes[][3] = {{0},          {0x66},       {0xf2}, {0xf3},
+                                          {0x66, 0xf2}, {0x66, 0xf3}, {0xf0}, {0xf0, 0x66}};
     for (unsigned p = 0; p < sizeof prefixes / sizeof *prefixes; p++) {
         for (unsigned w = 0; w < (walk->bits == 64 ? 2u : 1u); w++) {
             unsigned at = start;
@@ -105,7 +106,8 @@ static void visit_vex(struct walk *walk, unsigned at, unsigned escape, unsigned 
 
 static void visit_evex_prefix(struct walk *walk, unsigned at, unsigned map) {
     for (unsigned opcode = 0; opcode < 256; opcode++) {
-        bool is_group = (map == 1 && opcode >= 0x70 && opcode <= 0x73) || (map == 2 && opcode >= 0xc6 && opcode <= 0xc7);
+        bool is_group =
+            (map == 1 && opcode >= 0x70 && opcode <= 0x73) || (map == 2 && opcode >= 0xc6 && opcode <= 0xc7);
         walk->code[at] = (uint8_t)opcode;
         if (!is_group)
             visit_operands(walk, at + 1, walk->flavour.reg, false);

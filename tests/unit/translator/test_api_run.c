@@ -298,7 +298,10 @@ START_TEST(xsave_image_goes_in_and_comes_out) {
         ck_assert(sum[i] == 2 * one[i]);
     ck_assert_uint_eq(got[160 + 15 * 16], 2);
 
-    static const struct { unsigned at; uint8_t value; } bad[] = {{512 + 7, 0x80}, {520, 1}, {528, 1}, {575, 1}, {27, 1}};
+    static const struct {
+        unsigned at;
+        uint8_t value;
+    } bad[] = {{512 + 7, 0x80}, {520, 1}, {528, 1}, {575, 1}, {27, 1}};
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         memcpy(got, image, sizeof got);
         got[bad[i].at] |= bad[i].value;

@@ -16,10 +16,11 @@ static void teardown(void) {
 /* ---- Nothing ---- */
 
 /* rax is no address at all. */
-PROGRAM(nothing, 64, "nop\n pause\n .byte 0x66, 0x90\n nopl (%rax)\n nopw 8(%rax, %rax)\n .byte 0x0f, 0x1e, 0x08\n endbr64\n"
-                     "prefetcht0 (%rax)\n prefetcht1 (%rax)\n prefetcht2 (%rax)\n prefetchnta (%rax)\n prefetchw (%rax)\n"
-                     "prefetch (%rax)\n prefetchwt1 (%rax)\n cldemote (%rax)\n fninit\n .byte 0xdb, 0xe0\n .byte 0xdb, 0xe1\n"
-                     ".byte 0xdb, 0xe4\n");
+PROGRAM(nothing, 64, "nop\n pause\n .byte 0x66, 0x90\n nopl (%rax)\n nopw 8(%rax, %rax)\n"
+                     ".byte 0x0f, 0x1e, 0x08\n endbr64\n"
+                     "prefetcht0 (%rax)\n prefetcht1 (%rax)\n prefetcht2 (%rax)\n prefetchnta (%rax)\n"
+                     "prefetchw (%rax)\n prefetch (%rax)\n prefetchwt1 (%rax)\n cldemote (%rax)\n"
+                     "fninit\n .byte 0xdb, 0xe0\n .byte 0xdb, 0xe1\n .byte 0xdb, 0xe4\n");
 
 START_TEST(instructions_without_effect_touch_nothing) {
     struct trapeze_registers registers = guest_long_mode(&guest), after;
@@ -130,7 +131,8 @@ START_TEST(segment_bases_are_read_and_written_whole_and_by_halves) {
 }
 END_TEST
 
-PROGRAM(wait, 64, "mov $0x9000, %eax\n xor %ecx, %ecx\n xor %edx, %edx\n monitor\n xor %eax, %eax\n mwait\n mov $5, %ebx");
+PROGRAM(wait, 64, "mov $0x9000, %eax\n xor %ecx, %ecx\n xor %edx, %edx\n monitor\n xor %eax, %eax\n mwait\n"
+                  "mov $5, %ebx");
 
 START_TEST(mwait_goes_on_at_once_where_the_model_has_it) {
     struct trapeze_config config = {.cpu_model = "host,+monitor", .unclaimed_exits = true};

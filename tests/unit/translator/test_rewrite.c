@@ -1,6 +1,7 @@
 /*
- * Every instruction form that the rules know, translated in a block of its own, and the host code looked at. Copies are
- * compared by Zydis, operand for operand, and by Capstone, which knows nothing of how the code was made. Nothing is run.
+ * Every instruction form that the rules know, translated in a block of its own, and the host code looked at. Copies
+ * are compared by Zydis, operand for operand, and by Capstone, which knows nothing of how the code was made. Nothing
+ * is run.
  */
 #include <capstone/capstone.h>
 #include <check.h>
@@ -163,7 +164,8 @@ static bool has_high_byte(const struct instruction *in) {
 }
 
 /* Whether the host's register may stand for the guest's. */
-static bool stands_for(const struct instruction *in, const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host) {
+static bool stands_for(const struct instruction *in, const ZydisDecodedOperand *guest,
+                       const ZydisDecodedOperand *host) {
     bool guest_high, host_high;
     unsigned from = gpr_of(guest, &guest_high), to = gpr_of(host, &host_high);
     if (guest->size != host->size || to == CPU_NO_REGISTER || to == HOST_RSP || to == REG_R)
@@ -454,7 +456,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("rewrite");
     TCase *tests = tcase_create("rewrite");
-    tcase_set_timeout(tests, 100);
+    tcase_set_timeout(tests, 250);
     tcase_add_test(tests, copies_of_64_bit_code_are_the_guests_instructions_on_host_operands);
     tcase_add_test(tests, copies_of_32_bit_code_are_the_guests_instructions_on_host_operands);
     tcase_add_test(tests, copies_of_16_bit_code_are_the_guests_instructions_on_host_operands);
