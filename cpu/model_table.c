@@ -113,7 +113,7 @@ const struct feature_row cpu_feature_table[FEATURE_COUNT] = {
     ROW(FSRS, "fsrs", NULL, EAX71, 11, HOST, N(ERMS))
     ROW(FSRCS, "fsrc", "fsrcs", EAX71, 12, HOST, N(ERMS))
     ROW(BHI_CTRL, "bhi-ctrl", NULL, WORD_7_2_EDX, 4, ENGINE, N(SPEC_CTRL))
-    ROW(AVX_IFMA, "avx-ifma", NULL, EAX71, 23, HOST, N(AVX2))
+    ROW(AVX_IFMA, "avx-ifma", NULL, EAX71, 23, ORIGIN_NEVER, N(AVX2)) /* the decoder does not know it */
     ROW(XSAVEOPT, "xsaveopt", NULL, XSTATE, 0, HOST, N(XSAVE))
     ROW(XSAVEC, "xsavec", NULL, XSTATE, 1, HOST, N(XSAVE))
     ROW(XGETBV1, "xgetbv1", NULL, XSTATE, 2, HOST, N(XSAVE))
