@@ -244,8 +244,8 @@ static void write_document(struct coverage *coverage, FILE *out) {
           "- treatment: *copied* runs on the host as itself; *helper* is a C function `cpu_op_NAME` (cpu/ops.h);\n"
           "  *control flow*, *stack*, *address* are rewritten by the function of that family (translator/); see\n"
           "  translation.md\n"
-          "- test: *isa* is the comparison with the host's own processor (isa_forms_*, isa_blocks_*; where the host has\n"
-          "  the instruction), *rewrite* is test_rewrite (every form's host code), others are tests by their ctest\n"
+          "- test: *isa* is the comparison with the host's own processor (isa_forms_*, isa_blocks_*; where the host\n"
+          "  has the instruction), *rewrite* is test_rewrite (every form's host code), others are tests by their ctest\n"
           "  name\n",
           out);
     write_supported(coverage, out);
