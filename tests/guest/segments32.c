@@ -245,6 +245,7 @@ SNIPPET(s_lar, "", "lar %ax, %ecx");
 SNIPPET(s_lsl, "", "lsl %ax, %ecx");
 SNIPPET(s_verw, "", "verw %ax");
 SNIPPET(s_bound, "", "bound %ecx, (%ebx)");
+SNIPPET(s_bound16, "", "bound %cx, (%ebx)");
 SNIPPET(s_into, "", "into");
 SNIPPET(s_arpl, "", "arpl %cx, %ax");
 
@@ -271,6 +272,18 @@ static void inspection(void) {
     run(&state);
     check("bound_outside_is_br", state.vector, V_BR);
     check("bound_ip", state.ip, (word)s_bound_at);
+    int16_t narrow[2] = {0x10, 0x102};
+    state_init(&state, s_bound16);
+    state.gpr[RBX] = (word)narrow;
+    state.gpr[RCX] = 0x10100;
+    run(&state);
+    check("bound_of_16_bits_inside", state.vector, V_END);
+    narrow[1] = 0xff;
+    state_init(&state, s_bound16);
+    state.gpr[RBX] = (word)narrow;
+    state.gpr[RCX] = 0x10100;
+    run(&state);
+    check("bound_of_16_bits_outside_is_br", state.vector, V_BR);
     state_init(&state, s_into);
     state.flags |= OF;
     run(&state);
