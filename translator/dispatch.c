@@ -164,6 +164,8 @@ uint64_t engine_dispatch(struct cpu *cpu) {
             return 0;
         if (cpu->interrupt_shadow && awaits_event(cpu))
             translator->slow = true; /* one instruction, then look again */
+        if (translator->holds_traps && cpu->watch_hits)
+            translator->slow = true; /* one instruction, then the breakpoints that a load of SS held off */
         uint32_t key = cpu->mode_key;
         if (translator->slow)
             key |= MODE_SLOW;
@@ -227,8 +229,10 @@ static uint64_t after(struct cpu *cpu, enum cpu_result result) {
         if (watch != CPU_NEXT)
             result = watch;
     }
-    if (result == CPU_FAULT)
+    if (result == CPU_FAULT) {
+        take_hits(cpu); /* of accesses that the instruction will make again */
         result = deliver(cpu);
+    }
     if (result == CPU_STOP)
         return 0;
     return engine_dispatch(cpu);

@@ -111,6 +111,7 @@ SNIPPET(s_load, "", "movl (%rbx), %eax\n nop");
 SNIPPET(s_store_byte, "", "movb $1, 3(%rbx)\n nop");
 SNIPPET(s_store_8, "", "movq $1, 4(%rbx)\n nop");
 SNIPPET(s_store_beside, "", "movl $1, 8(%rbx)\n nop");
+SNIPPET(s_watched_ss, "", "mov (%rbx), %ss\n nop\n nop\n nop");
 SNIPPET(s_watched_push, "mov %rsp, %rdx\n lea 4(%rbx), %rsp", "push %rax\n mov %rdx, %rsp");
 
 static void expect_watch(const char *name, const uint8_t *code, unsigned hits, const uint8_t *behind) {
@@ -136,6 +137,10 @@ static void data_breakpoints(void) {
     expect_watch("write_watch_beside", s_store_8, 0, NULL);
     arm(1, watched, ON_ACCESS, 3);
     expect_watch("access_watch_load", s_load, 1, s_load_end - 1);
+    write_dr7(DR7_INIT);
+    __asm__ volatile("mov %%ss, %0" : "=m"(watched[0]));
+    arm(1, watched, ON_ACCESS, 3);
+    expect_watch("access_watch_mov_ss_waits", s_watched_ss, 1, s_watched_ss_at + 3);
     arm(1, watched, ON_WRITE, 2);
     expect_watch("write_watch_of_8", s_store_8, 1, NULL);
     expect_watch("write_watch_of_8_beside", s_store_beside, 0, NULL);
