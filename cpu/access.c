@@ -113,12 +113,18 @@ static void note_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
     cpu->stale[cpu->stale_count++].lines = lines;
 }
 
+#define IDLE_STORES 256u
+
 void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size) {
     uint64_t page = address.value & ~MEMORY_PAGE_MASK;
     unsigned first = (unsigned)(address.value & MEMORY_PAGE_MASK) / 64;
     unsigned last = (unsigned)((address.value & MEMORY_PAGE_MASK) + size - 1) / 64;
     uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
-    if (atomic_load(&region->code_pages[(page - region->base) / MEMORY_PAGE].lines) & lines)
+    struct code_page *code = &region->code_pages[(page - region->base) / MEMORY_PAGE];
+    uint64_t code_lines = atomic_load(&code->lines);
+    /* A page without code stays marked for a while: code that is rewritten again and again is marked once. */
+    bool has_become_data = !code_lines && atomic_fetch_add(&code->idle_stores, 1) > IDLE_STORES;
+    if ((code_lines & lines) || has_become_data)
         note_stale(cpu, page, lines);
 }
 

@@ -26,6 +26,7 @@ struct block;
 /* What is known of a page that translated code was made from. */
 struct code_page {
     _Atomic uint64_t lines; /* bit: code was made from these 64 bytes */
+    _Atomic uint32_t idle_stores; /* stores since code was last made from the page and dropped again */
     struct block *first;    /* the translator's list */
 };
 

@@ -52,16 +52,18 @@ void view_fill(struct view *view, const struct view_page *page) {
         view->list_overflow = true;
 }
 
+/* Where the list was too short: by the bits, 64 entries at a time. */
 static void flush_everything(struct view *view, bool keep_global) {
-    for (unsigned index = 0; index < VIEW_ENTRIES; index++)
-        if (!keep_global || !is_global(view, index))
-            clear_entry(view, index);
-    if (keep_global)
-        return;
-    for (unsigned i = 0; i < sizeof view->listed; i += 8)
-        *(uint64_t *)&view->listed[i] = 0;
     view->list_overflow = false;
     view->filled = 0;
+    for (unsigned i = 0; i < sizeof view->listed; i += 8) {
+        uint64_t *listed = (uint64_t *)&view->listed[i];
+        uint64_t kept = keep_global ? *(uint64_t *)&view->global[i] & *listed : 0;
+        for (uint64_t bits = *listed & ~kept; bits; bits &= bits - 1)
+            clear_entry(view, i * 8 + (unsigned)__builtin_ctzll(bits));
+        *listed = kept;
+        view->list_overflow |= kept != 0;
+    }
 }
 
 static void flush_large_marks(struct view *view) {
@@ -91,7 +93,10 @@ void view_flush(struct view *view, bool keep_global) {
     for (unsigned i = 0; i < VIEW_FETCHES; i++)
         if (!keep_global || !view->fetch[i].global)
             view->fetch[i].page = 0;
+    if (keep_global && !view->has_local_code)
+        return;
     view_flush_jumps(view);
+    view->has_local_code = false;
 }
 
 static void flush_one(struct view *view, uint64_t page) {
@@ -102,10 +107,14 @@ static void flush_one(struct view *view, uint64_t page) {
     clear_entry(view, index);
 }
 
+static inline unsigned fetched_bit(uint64_t linear) {
+    return (unsigned)(linear >> 12) & (sizeof((struct view *)0)->fetched * 8 - 1);
+}
+
 /* Whether the jump cache may lead into the page or an instruction that starts in front of it. */
 static bool is_fetched(struct view *view, uint64_t page) {
-    uint64_t physical;
-    return view_fetch(view, page, &physical) || view_fetch(view, page - 4096, &physical);
+    unsigned bit = fetched_bit(page), before = fetched_bit(page - 4096);
+    return (view->fetched[bit / 8] >> (bit % 8) & 1) || (view->fetched[before / 8] >> (before % 8) & 1);
 }
 
 static void flush_fetch(struct view *view, uint64_t page) {
@@ -143,6 +152,10 @@ void view_drop_writes(struct view *view, uint64_t host_page) {
     unsigned count = view->list_overflow ? VIEW_ENTRIES : view->filled;
     for (unsigned i = 0; i < count; i++) {
         unsigned index = view->list_overflow ? i : view->list[i];
+        if (view->list_overflow && i % 64 == 0 && !*(uint64_t *)&view->listed[i / 8]) {
+            i += 63;
+            continue;
+        }
         if (tables->write_tag[index] != invalid_tag(index) &&
             tables->addend[index] - tables->write_tag[index] == host_page)
             tables->write_tag[index] = invalid_tag(index);
@@ -156,6 +169,9 @@ void view_flush_jumps(struct view *view) {
         unsigned index = view->jumps_overflow ? i : view->jumps[i];
         jump[index].negative_target = index == 0;
     }
+    if (count)
+        for (unsigned i = 0; i < sizeof view->fetched; i += 8)
+            *(uint64_t *)&view->fetched[i] = 0;
     view->jumps_filled = 0;
     view->jumps_overflow = false;
 }
@@ -164,6 +180,7 @@ void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
     unsigned index = (unsigned)target & (VIEW_JUMPS - 1);
     struct view_jump *jump = &view->tables->jump[index];
     bool is_listed = jump->negative_target != (index == 0);
+    view->fetched[fetched_bit(target) / 8] |= (uint8_t)(1u << (fetched_bit(target) % 8));
     jump->host = host;
     jump->negative_target = -target;
     if (is_listed)
@@ -190,8 +207,6 @@ bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_pag
 void view_fill_fetch(struct view *view, uint64_t linear, uint64_t physical_page, bool global) {
     uint64_t page = linear & ~0xfffull;
     struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
-    /* The jump cache's pages must stay findable (is_fetched). */
-    if ((fetch->page & 1) && fetch->page != (page | 1))
-        view_flush_jumps(view);
+    view->has_local_code |= !global;
     *fetch = (struct view_fetch){.page = page | 1, .physical_page = physical_page, .global = global};
 }

@@ -34,7 +34,7 @@ struct view_tables {
 };
 
 /* Executable pages, for the dispatcher alone. */
-#define VIEW_FETCHES 256u
+#define VIEW_FETCHES 1024u
 struct view_fetch {
     uint64_t page; /* linear page address | 1 when valid */
     uint64_t physical_page;
@@ -53,6 +53,8 @@ struct view {
     uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
     uint8_t large[512];                    /* bit filter over 2 MiB regions with fragments of large pages */
     bool has_huge;                         /* fragments of a 1 GiB page */
+    bool has_local_code;                   /* the jump cache may lead into a page that is not global */
+    uint8_t fetched[4096];                 /* bit filter over pages that the jump cache may lead into */
     struct view_fetch fetch[VIEW_FETCHES];
 };
 

@@ -16,6 +16,9 @@ static bool may_chain(const struct translation *t) {
 static bool is_same_page(const struct translation *t, uint64_t target) {
     if (!(t->key & MODE_FLAT))
         return false;
+    /* A block whose instruction goes on in the next page is never linked, so its exit had better not wait for that. */
+    if ((target & MEMORY_PAGE_MASK) > MEMORY_PAGE - 15)
+        return false;
     return ((target ^ t->start_rip) & ~MEMORY_PAGE_MASK) == 0 && t->block->second_page == BLOCK_NO_PAGE;
 }
 
@@ -285,7 +288,7 @@ static void emit_return_site(struct translation *t, uint64_t expected) {
         emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     }
     uint8_t *same = emit_jrcxz(e);
-    emit_call(e, t->engine->stubs.indirect);
+    emit_call(e, t->engine->stubs.returned);
     emit_pending_exits(t, true);
     emit_here(e, same);
     emit_exit(t, expected);

@@ -156,6 +156,14 @@ static enum cpu_result deliver(struct cpu *cpu) {
     return cpu_deliver_exception(cpu);
 }
 
+/* The block at rip, where the jump cache has it: its entry proves what engine_dispatch would look up. */
+static uint64_t find_in_jump_cache(struct cpu *cpu, uint32_t key) {
+    if ((key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)) || cpu_translator(cpu)->link_site || cpu->interrupt_shadow)
+        return 0;
+    const struct view_jump *jump = &cpu->hot.view->tables->jump[cpu->hot.rip & (VIEW_JUMPS - 1)];
+    return jump->negative_target == -cpu->hot.rip ? jump->host : 0;
+}
+
 uint64_t engine_dispatch(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.dispatches++;
@@ -169,6 +177,14 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         uint32_t key = cpu->mode_key;
         if (translator->slow)
             key |= MODE_SLOW;
+        uint64_t host = find_in_jump_cache(cpu, key);
+        if (host) {
+            translator->holds_traps = translator->was_shadowed = false;
+            cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
+            select_stack(cpu);
+            flags_out(cpu);
+            return host;
+        }
         uint64_t linear = linear_rip(cpu), page;
         enum cpu_result result = check_fetch(cpu);
         if (result == CPU_NEXT)
@@ -527,7 +543,7 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
         return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (cpu->watch_hits || cpu->debug.hit)
         return after(cpu, CPU_NEXT);
-    cpu_translator(cpu)->link_site = (struct site *)site;
+    cpu_translator(cpu)->link_site = site->other ? (struct site *)site : NULL;
     cpu_translator(cpu)->link_rip = return_address - 1;
     uint64_t host = engine_dispatch(cpu);
     cpu_translator(cpu)->link_site = NULL;
@@ -555,7 +571,7 @@ static bool undo_branch(struct cpu *cpu, uint64_t return_address) {
 }
 
 uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
-    if (return_address == cpu->engine->stubs.sentinel + 5)
+    if (return_address == cpu->engine->stubs.sentinel_return)
         reset_stack(cpu, cpu_translator(cpu)->user_stack);
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);

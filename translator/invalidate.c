@@ -190,7 +190,7 @@ static void drop_block(struct engine *engine, struct block *block, bool keeps_me
 
 /* ---- Entry points ---- */
 
-/* Lines that blocks still come from; a page without any is plain memory again. */
+/* Lines that blocks still come from. */
 void engine_recount_lines(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
     struct code_page *list = page_of(engine, page);
@@ -201,13 +201,18 @@ void engine_recount_lines(struct engine *engine, uint64_t page) {
         lines |= block_lines(block, page);
     atomic_store(&list->lines, lines);
     if (!lines)
-        atomic_fetch_and(memory_page_flags(region, guest_physical_at(page)), (uint8_t)~MEMORY_CODE);
+        atomic_store(&list->idle_stores, 0);
 }
 
 void invalidate_lines(struct engine *engine, uint64_t page, uint64_t lines) {
     struct code_page *list = page_of(engine, page);
     if (!list)
         return;
+    if (!list->first) { /* cpu_code_written has seen many stores and no code: plain memory again */
+        atomic_fetch_and(memory_page_flags(region_of(engine, page), guest_physical_at(page)), (uint8_t)~MEMORY_CODE);
+        atomic_store(&list->idle_stores, 0);
+        return;
+    }
     for (struct block *block = list->first; block;) {
         struct block *next = block->page_next[page_link(block, page)];
         if (block_lines(block, page) & lines)

@@ -128,6 +128,32 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
     emit_u8(e, 0xc3);
 }
 
+/* A return that the shadow stack did not know: where the jump cache knows S and nothing is pending, goes there with the
+   stack pointer moved; else falls through. */
+static void emit_return_lookup(struct emitter *e, int32_t adjust) {
+    static const struct emit_memory twice = {REG_A, REG_A, 1, 0};
+    struct emit_memory stack = at(HOST_RSP, adjust);
+    struct emit_memory tag = {REG_R, REG_A, 8, R_TABLE(jump[0].negative_target)};
+    struct emit_memory host = {REG_R, REG_A, 8, R_TABLE(jump[0].host)};
+    emit_load32(e, REG_A, R_STATE(hot.run));
+    uint8_t *pending = emit_jrcxz(e);
+    emit_zero_extend16(e, REG_A, REG_S);
+    emit_lea(e, true, REG_A, &twice);
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
+    emit_add_lea(e, REG_A, REG_S, REG_A, 0);
+    uint8_t *hit = emit_jrcxz(e);
+    emit_u8(e, 0xeb);
+    emit_u8(e, 0);
+    uint8_t *miss = e->at;
+    emit_here(e, hit);
+    emit_lea(e, true, HOST_RSP, &stack);
+    emit_zero_extend16(e, REG_A, REG_S);
+    emit_lea(e, true, REG_A, &twice);
+    emit_op_memory(e, 0, false, 0xff, 4, &host);
+    emit_here(e, pending);
+    emit_here(e, miss);
+}
+
 bool stubs_create(struct engine *engine) {
     struct emitter e;
     if (!code_cache_reserve(&engine->cache, 8192, &e))
@@ -142,9 +168,14 @@ bool stubs_create(struct engine *engine) {
     stubs->prepare = emit_way_out(&e, engine_prepare, leave);
     stubs->commit = emit_way_out(&e, engine_commit, leave);
     stubs->fault = emit_way_out(&e, engine_fault, leave);
+    stubs->returned = emit_address(&e);
+    emit_return_lookup(&e, 8);
+    emit_jump(&e, stubs->indirect);
     stubs->sentinel = emit_address(&e);
+    emit_return_lookup(&e, -8);
     /* Got here by ret: the stack pointer is back at the sentinel's slot after the call pushes its own address. */
     emit_call(&e, stubs->indirect);
+    stubs->sentinel_return = emit_address(&e);
     engine->cache.stub_size = (uint32_t)((e.at - engine->cache.write + 63) & ~63);
     engine->cache.chunk[0].used = engine->cache.stub_size;
     return !e.overflow;
