@@ -107,8 +107,11 @@ bool is_masked_access(const struct instruction *in) {
 
 /* A broadcast element is accessed as long as any element of the destination wants it. */
 static uint64_t broadcast_bytes(const struct cpu *cpu, const struct instruction *in, unsigned size) {
-    /* Conversions have as many elements as fit in the wider of their two types. */
-    unsigned element = in->operand[0].element_size > 8 * size ? in->operand[0].element_size : 8 * size;
+    /* Elements are the destination's, but for conversions, which have as many as fit in the wider of their types. */
+    unsigned element = in->operand[0].element_size ? in->operand[0].element_size : 8 * size;
+    bool is_affine = in->z.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB || in->z.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
+    if (!in->z.avx.broadcast.is_static && !is_affine && element < 8 * size)
+        element = 8 * size;
     unsigned count = in->z.avx.vector_length / element;
     uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
     if (!(opmask(cpu, in->z.raw.evex.aaa) & all))

@@ -180,9 +180,15 @@ void emit_access_done(struct translation *t, enum memory_kind kind) {
     emit_call(&t->e, t->engine->stubs.commit);
 }
 
+/* Cache lines are named by any byte of theirs. */
+static bool is_line_operation(ZydisMnemonic mnemonic) {
+    return mnemonic == ZYDIS_MNEMONIC_CLFLUSH || mnemonic == ZYDIS_MNEMONIC_CLFLUSHOPT ||
+           mnemonic == ZYDIS_MNEMONIC_CLWB;
+}
+
 void emit_operand_access(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind) {
     struct address address = address_of(t, operand);
-    unsigned size = operand->size / 8;
+    unsigned size = is_line_operation(t->in.z.mnemonic) || !operand->size ? 1 : operand->size / 8;
     emit_offset(t, &address);
-    emit_access(t, &address, size ? size : 1, kind);
+    emit_access(t, &address, size, kind);
 }
