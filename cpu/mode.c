@@ -113,6 +113,8 @@ static uint32_t control_bits(const struct cpu *cpu) {
         key |= MODE_OSFXSR;
     if (cpu->cr4 & CR4_UMIP)
         key |= MODE_UMIP;
+    if (cpu->cr4 & CR4_TSD)
+        key |= MODE_TSD;
     if (cpu->cr4 & CR4_OSXSAVE) {
         if ((cpu->xcr0 & XCR0_AVX) == XCR0_AVX)
             key |= MODE_AVX;
@@ -161,6 +163,13 @@ static void code_segment_changed(struct cpu *cpu) {
             view_flush_jumps(cpu->views.space[s].view[i]);
 }
 
+static void set_jump_mode(struct view *view, uint32_t key) {
+    if (view->jump_mode == key)
+        return;
+    view_flush_jumps(view);
+    view->jump_mode = key;
+}
+
 void cpu_mode_changed(struct cpu *cpu) {
     uint32_t key = control_bits(cpu) | execution_bits(cpu);
     for (unsigned i = 0; i < CPU_SEGMENTS; i++)
@@ -179,9 +188,13 @@ void cpu_mode_changed(struct cpu *cpu) {
         privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;
     struct view *view = cpu->views.space[cpu->views.current].view[privilege];
     cpu->hot.view = view;
-    if (view->jump_mode != key) {
-        view_flush_jumps(view);
-        view->jump_mode = key;
+    set_jump_mode(view, key);
+    if (cpu->cpl != 3) { /* STAC and CLAC switch between these without coming here */
+        struct view *const *views = cpu->views.space[cpu->views.current].view;
+        cpu->hot.supervisor_view[0] = views[VIEW_KERNEL];
+        cpu->hot.supervisor_view[1] = views[cpu->cr4 & CR4_SMAP ? VIEW_KERNEL_AC : VIEW_KERNEL];
+        set_jump_mode(views[VIEW_KERNEL], key);
+        set_jump_mode(views[VIEW_KERNEL_AC], key);
     }
     code_segment_changed(cpu);
 }

@@ -30,6 +30,7 @@ enum {
     MODE_SLOW = 1 << 17,       /* one instruction with every access by the slow way (the translator's own) */
     MODE_IOPL3 = 1 << 18,      /* CPL <= IOPL */
     MODE_UMIP = 1 << 19,       /* CR4.UMIP */
+    MODE_TSD = 1 << 20,        /* CR4.TSD */
 };
 
 /*

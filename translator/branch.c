@@ -124,7 +124,7 @@ static struct late_exit *emit_poll(struct translation *t, uint64_t rip) {
 }
 
 static bool needs_poll(const struct translation *t, uint64_t target) {
-    return target <= t->in.rip && may_chain(t);
+    return target <= t->in.rip && may_chain(t) && !t->skips_poll;
 }
 
 static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand);
@@ -149,7 +149,8 @@ void translate_jump(struct translation *t) {
         emit_indirect_exit(t);
         return;
     }
-    emit_poll(t, 0)->is_indirect = true;
+    if (!t->skips_poll)
+        emit_poll(t, 0)->is_indirect = true;
     uint8_t *hit = emit_lookup(t);
     emit_indirect_exit(t);
     emit_here(e, hit);
@@ -360,7 +361,7 @@ void translate_call(struct translation *t) {
         emit_direct_call(t, branch_target(t));
     } else {
         emit_load(e, REG_S, target_slot);
-        if (may_chain(t))
+        if (may_chain(t) && !t->skips_poll)
             emit_poll(t, 0)->is_indirect = true;
         emit_indirect_call(t);
     }

@@ -191,6 +191,8 @@ static void translate_instruction(struct translation *t) {
     }
     switch (rule->kind) {
     case RULE_HELPER:
+        if (translate_inline(t))
+            break;
         emit_helper(t, rule->function, rule->flags & RULE_ENDS_BLOCK, rule->flags & RULE_USER);
         break;
     case RULE_NOTHING:
@@ -377,7 +379,10 @@ static void translate_instructions(struct translation *t, struct source *source,
             break;
         }
         t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
+        bool in_shadow = t->skips_poll;
         translate_instruction(t);
+        if (in_shadow)
+            t->skips_poll = false;
         unsigned length = t->in.z.length;
         rip += length;
         t->block->guest_size = (uint16_t)(rip - t->start_rip);

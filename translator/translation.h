@@ -82,6 +82,7 @@ struct translation {
     struct late_exit late[4];
     unsigned late_count;
     bool ended, failed;
+    bool skips_poll;           /* the instruction is in the shadow of STI */
 };
 
 /* ---- decode.c ---- */
@@ -139,6 +140,10 @@ void translate_leave(struct translation *t);
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes);
 /* S = the popped value; then the stack pointer moves by bytes + release. */
 void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release);
+
+/* ---- inline.c ---- */
+/* False: not in this mode; the C function runs. */
+bool translate_inline(struct translation *t);
 
 /* ---- branch.c ---- */
 void translate_jump(struct translation *t);
