@@ -7,8 +7,11 @@
 
 #define ISA(name, class_, feature_)                                                                                    \
     [ZYDIS_ISA_SET_##name] = {.kind = RULE_COPY, .class = CLASS_##class_, .feature = FEATURE_##feature_}
+#define ISA_VL(name, feature_)                                                                                         \
+    [ZYDIS_ISA_SET_##name] = {                                                                                         \
+        .kind = RULE_COPY, .class = CLASS_AVX512, .feature = FEATURE_##feature_, .needs_vl = true}
 #define ISA_AVX512(name, feature_)                                                                                     \
-    ISA(name##_128, AVX512, feature_), ISA(name##_256, AVX512, feature_), ISA(name##_512, AVX512, feature_)
+    ISA_VL(name##_128, feature_), ISA_VL(name##_256, feature_), ISA(name##_512, AVX512, feature_)
 
 static const struct rule by_isa_set[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
     ISA(I86, INTEGER, NONE), ISA(I186, INTEGER, NONE), ISA(I286PROTECTED, INTEGER, NONE),

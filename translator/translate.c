@@ -158,6 +158,8 @@ static int mode_fault(const struct translation *t) {
     bool is_real = !(key & MODE_PROTECTED) || (key & MODE_VM86);
     if (rule->feature != FEATURE_NONE && !cpu_model_has(t->cpu->model, (enum cpu_feature)rule->feature))
         return VECTOR_UD;
+    if (rule->needs_vl && !cpu_model_has(t->cpu->model, FEATURE_AVX512VL))
+        return VECTOR_UD;
     if (t->in.z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && is_real)
         return VECTOR_UD;
     switch (rule->class) {

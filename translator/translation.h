@@ -44,6 +44,7 @@ enum { RULE_ENDS_BLOCK = 1, RULE_USER = 2 };
 
 struct rule {
     uint8_t kind, class, flags;
+    bool needs_vl;    /* AVX512VL, too: 128- and 256-bit forms */
     uint16_t feature; /* enum cpu_feature; without it the instruction is #UD */
     cpu_op_function *function;
 };
