@@ -172,7 +172,8 @@ static void set_jump_mode(struct view *view, uint32_t key) {
 
 void cpu_mode_changed(struct cpu *cpu) {
     uint32_t key = control_bits(cpu) | execution_bits(cpu);
-    for (unsigned i = 0; i < CPU_SEGMENTS; i++)
+    /* 64-bit code looks at the bases of FS and GS alone. */
+    for (unsigned i = key & MODE_CODE64 ? CPU_FS : CPU_ES; i < CPU_SEGMENTS; i++)
         cpu_segment_changed(cpu, i);
     if (!(key & MODE_CODE64) && is_flat(cpu))
         key |= MODE_FLAT;

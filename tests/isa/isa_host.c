@@ -184,11 +184,12 @@ static int show(const char *path, unsigned index) {
 
 int main(int argc, char **argv) {
     static const char *const classes[ISA_CLASSES] = {"integer", "x87", "vector"};
-    struct plan plan = {calloc(MAX_RECORDS + 1, sizeof(struct isa_record)), 0};
     int only = -1;
     if (argc == 4 && !strcmp(argv[1], "show"))
         return show(argv[2], (unsigned)atoi(argv[3]));
+    struct plan plan = {calloc(MAX_RECORDS + 1, sizeof(struct isa_record)), 0};
     if (argc < 6 || !plan.records) {
+        free(plan.records);
         fprintf(stderr, "usage: isa_host forms|blocks BITS SEED COUNT FILE [integer|x87|vector]\n");
         return 1;
     }
@@ -201,5 +202,7 @@ int main(int argc, char **argv) {
         plan_blocks(&plan, bits, seed, count);
     else
         plan_forms(&plan, bits, seed, count, only);
-    return write_batch(argv[5], &plan);
+    int status = write_batch(argv[5], &plan);
+    free(plan.records);
+    return status;
 }
