@@ -1,12 +1,12 @@
 /* The emitter's encodings: SDM vol. 2A, 2.1 to 2.3. */
 #include "translator/emit.h"
 
-/* Guest r10, r11, r14 and r15, the ones compilers take last, live in memory. */
+/* Guest r10, r11, r13, r14 and r15, the ones compilers take last, live in memory. */
 const uint8_t host_register[CPU_REGISTERS] = {
     [CPU_RAX] = HOST_RAX, [CPU_RCX] = HOST_R10, [CPU_RDX] = HOST_RDX, [CPU_RBX] = HOST_RBX,
     [CPU_RSP] = HOST_R12, [CPU_RBP] = HOST_RBP, [CPU_RSI] = HOST_RSI, [CPU_RDI] = HOST_RDI,
     [CPU_R8] = HOST_R8,   [CPU_R9] = HOST_R9,   [CPU_R10] = HOST_NONE, [CPU_R11] = HOST_NONE,
-    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_R15, [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
+    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_NONE, [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
 };
 
 void emit_u32(struct emitter *e, uint32_t value) {

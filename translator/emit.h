@@ -18,9 +18,9 @@ enum {
 
 /*
  * What the translator keeps for itself: the base register R (cpu/cpu.h: below the tables, its low six bits are 12), two
- * scratch registers, and rsp, which is the shadow stack. A is rcx because jrcxz is the branch that reads no flags.
+ * scratch registers and one for the index of a memory access alone (T), and rsp, which is the shadow stack. A is rcx because jrcxz is the branch that reads no flags.
  */
-enum { REG_R = HOST_R13, REG_A = HOST_RCX, REG_S = HOST_R11 };
+enum { REG_R = HOST_R13, REG_A = HOST_RCX, REG_S = HOST_R11, REG_T = HOST_R15 };
 
 /* Where a guest register lives: a host register, or HOST_NONE for cpu->hot.gpr[]. */
 extern const uint8_t host_register[CPU_REGISTERS];

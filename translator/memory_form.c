@@ -4,13 +4,12 @@
  *
  * Soft form, flags untouched; S holds the linear address, A is scratch:
  *
- *     again:  rorx  A, S, 12 ; movzx A, A16           index
- *             mov   A, [R + A*8 + tag]
+ *     again:  rorx  T, S, 12 ; movzx T, T16           index
+ *             mov   A, [R + T*8 + tag]
  *             lea   A, [A + S + size-1] ; shrx A, A, R
  *             jrcxz hit
  *             call  miss                              comes back to `again`, or not at all
- *     hit:    rorx  A, S, 12 ; movzx A, A16
- *             mov   A, [R + A*8 + addend]             operand: [S + A]
+ *     hit:    mov   A, [R + T*8 + addend]             operand: [S + A]
  */
 #include "translator/translation.h"
 
@@ -94,18 +93,14 @@ static void emit_segment(struct translation *t, unsigned segment, unsigned size,
     emit_lea(e, is_64, REG_S, &sum);
 }
 
-static void emit_index(struct emitter *e) {
-    emit_rorx(e, REG_A, REG_S, 12);
-    emit_zero_extend16(e, REG_A, REG_A);
-}
-
 static unsigned site_flags(const struct translation *t, unsigned size);
 
 static void emit_soft(struct translation *t, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
     uint16_t again = host_offset(t);
-    emit_index(e);
-    struct emit_memory tag = {REG_R, REG_A, 8,
+    emit_rorx(e, REG_T, REG_S, 12);
+    emit_zero_extend16(e, REG_T, REG_T);
+    struct emit_memory tag = {REG_R, REG_T, 8,
                               kind == MEMORY_READ ? R_TABLE(read_tag) : R_TABLE(write_tag)};
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, (int32_t)size - 1);
@@ -117,8 +112,7 @@ static void emit_soft(struct translation *t, unsigned size, enum memory_kind kin
     site->other = again;
     site->data = site_flags(t, size);
     emit_here(e, hit);
-    emit_index(e);
-    struct emit_memory addend = {REG_R, REG_A, 8, R_TABLE(addend)};
+    struct emit_memory addend = {REG_R, REG_T, 8, R_TABLE(addend)};
     emit_op_memory(e, 0, true, 0x8b, REG_A, &addend);
 }
 
