@@ -1,6 +1,6 @@
 /*
  * Sensitive instructions whose effect is a few moves: CLI, STI, SWAPGS, STAC, CLAC, RDTSC and RDTSCP where the mode lets
- * them. Elsewhere their C functions run (and fault). Flags stay untouched: a bit of RFLAGS is changed by rotating it to
+ * them, and string instructions that are not repeated. Elsewhere their C functions run (and fault). Flags stay untouched: a bit of RFLAGS is changed by rotating it to
  * the top, shifting it out with LEA, and rotating back.
  */
 #include "translator/translation.h"
@@ -74,6 +74,87 @@ static void translate_rdtsc(struct translation *t, bool with_aux) {
         emit_load32(e, host_register[CPU_RCX], R_STATE(msr.tsc_aux));
 }
 
+/* ---- String instructions without a repeat prefix: the host's own, on host addresses for as long as it takes ---- */
+
+static const uint8_t not_a[] = {0x48, 0xf7, 0xd1}, not_t[] = {0x49, 0xf7, 0xd7}; /* not rcx; not r15 */
+
+/* host += addend, and back again (by the addend's complement plus one). */
+static void emit_index_shift(struct translation *t, unsigned host, unsigned addend, bool back) {
+    struct emit_memory sum = {(uint8_t)host, (uint8_t)addend, 1, back};
+    emit_lea(&t->e, (t->key & MODE_CODE) == MODE_CODE64 || !back, host, &sum);
+}
+
+/* Opens the element at rsi or rdi; A = addend. */
+static void emit_element(struct translation *t, unsigned index, unsigned size, enum memory_kind kind) {
+    struct address address = {.segment = index == CPU_RDI ? CPU_ES : CPU_DS, .base = (uint8_t)index,
+                              .index = CPU_NO_REGISTER, .scale = 1, .size = t->in.z.address_width / 8};
+    emit_offset(t, &address);
+    emit_access(t, &address, size, kind);
+}
+
+static void emit_string(struct translation *t) {
+    struct emitter *e = &t->e;
+    unsigned size = t->in.z.operand_width;
+    if (size == 16)
+        emit_u8(e, 0x66);
+    if (size == 64)
+        emit_u8(e, 0x48);
+    emit_u8(e, t->in.z.opcode);
+}
+
+static void translate_one_index(struct translation *t, unsigned index, enum memory_kind kind) {
+    emit_element(t, index, t->in.z.operand_width / 8, kind);
+    emit_index_shift(t, index, REG_A, false);
+    emit_string(t);
+    emit_bytes(&t->e, not_a, sizeof not_a);
+    emit_index_shift(t, index, REG_A, true);
+}
+
+/* MOVS and CMPS. `first` is what processors look at first, and so what faults first. */
+static void translate_two_indices(struct translation *t, unsigned first, unsigned second, enum memory_kind kind) {
+    enum { ADDEND_SLOT = 2 };
+    struct emitter *e = &t->e;
+    unsigned size = t->in.z.operand_width / 8;
+    emit_element(t, first, size, MEMORY_READ);
+    emit_store(e, R_STATE(hot.scratch) + 8 * ADDEND_SLOT, REG_A);
+    emit_element(t, second, size, kind);
+    emit_load(e, REG_T, R_STATE(hot.scratch) + 8 * ADDEND_SLOT);
+    emit_index_shift(t, first, REG_T, false);
+    emit_index_shift(t, second, REG_A, false);
+    emit_string(t);
+    emit_bytes(e, not_t, sizeof not_t);
+    emit_bytes(e, not_a, sizeof not_a);
+    emit_index_shift(t, first, REG_T, true);
+    emit_index_shift(t, second, REG_A, true);
+}
+
+/* Flat segments, and index registers as wide as the code's addresses. */
+static bool is_plain_string(const struct translation *t) {
+    const ZydisInstructionAttributes prefixes =
+        ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE | ZYDIS_ATTRIB_HAS_SEGMENT;
+    unsigned bits = code_bits(t->key);
+    return !(t->in.z.attributes & prefixes) && (t->key & MODE_FLAT) && !(t->key & MODE_SLOW) && bits != 16 &&
+           t->in.z.address_width == bits;
+}
+
+static bool translate_string(struct translation *t) {
+    if (t->in.rule.kind != RULE_HELPER || !is_plain_string(t))
+        return false;
+    if (t->in.rule.function == cpu_op_stos)
+        translate_one_index(t, CPU_RDI, MEMORY_WRITE);
+    else if (t->in.rule.function == cpu_op_lods)
+        translate_one_index(t, CPU_RSI, MEMORY_READ);
+    else if (t->in.rule.function == cpu_op_scas)
+        translate_one_index(t, CPU_RDI, MEMORY_READ);
+    else if (t->in.rule.function == cpu_op_movs)
+        translate_two_indices(t, CPU_RSI, CPU_RDI, MEMORY_WRITE);
+    else if (t->in.rule.function == cpu_op_cmps)
+        translate_two_indices(t, CPU_RDI, CPU_RSI, MEMORY_READ);
+    else
+        return false;
+    return true;
+}
+
 bool translate_inline(struct translation *t) {
     bool reads_time = !(t->key & MODE_TSD) || !(t->key & MODE_CPL);
     switch (t->in.z.mnemonic) {
@@ -105,6 +186,6 @@ bool translate_inline(struct translation *t) {
         translate_rdtsc(t, t->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP);
         return true;
     default:
-        return false;
+        return translate_string(t);
     }
 }
