@@ -242,10 +242,6 @@ static enum cpu_result segment_fault(struct cpu *cpu, unsigned segment) {
     return cpu_fault_code(cpu, segment == CPU_SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
-static bool is_canonical(uint64_t linear) {
-    return (uint64_t)((int64_t)linear << 16 >> 16) == linear;
-}
-
 static bool type_allows(const struct cpu *cpu, uint32_t attributes, unsigned kind) {
     if (!cpu_is_protected(cpu) || cpu_is_vm86(cpu))
         return true;
@@ -268,7 +264,7 @@ enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, u
     const struct trapeze_segment *descriptor = &cpu->segment[segment];
     if (cpu_is_64bit(cpu)) {
         *linear = segment == CPU_FS || segment == CPU_GS ? offset + descriptor->base : offset;
-        if (!is_canonical(*linear) || !is_canonical(*linear + size - 1))
+        if (!cpu_is_canonical(*linear) || !cpu_is_canonical(*linear + size - 1))
             return segment_fault(cpu, segment);
         return CPU_NEXT;
     }

@@ -84,7 +84,7 @@ enum cpu_result descriptor_set_busy(struct cpu *cpu, uint64_t address, bool is_b
 
 enum cpu_result descriptor_check_rip(struct cpu *cpu, const struct descriptor *code, uint64_t rip) {
     if (cpu_is_long_mode(cpu) && descriptor_is_long_code(code)) {
-        if (!descriptor_is_canonical(rip))
+        if (!cpu_is_canonical(rip))
             return cpu_fault_code(cpu, VECTOR_GP, 0);
     } else if (rip > descriptor_limit(code)) {
         return cpu_fault_code(cpu, VECTOR_GP, 0);

@@ -73,10 +73,6 @@ static inline uint32_t selector_error(uint16_t selector) {
 }
 
 /* Whether bits 63:47 are all equal: there is no LA57. */
-static inline bool descriptor_is_canonical(uint64_t address) {
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 /* Linear address of a descriptor of `size` bytes; false when that is not within the limit of the GDT or LDT. */
 bool descriptor_locate(const struct cpu *cpu, uint16_t selector, unsigned size, uint64_t *address);
 /* Reads a descriptor. A selector outside its table is `vector` with the selector as error code. */

@@ -156,9 +156,9 @@ static enum cpu_result deliver_long(struct cpu *cpu, const struct interrupt_even
 
     const unsigned bytes = (6 - first) * 8;
 
-    if (!descriptor_is_canonical(pointer - bytes) || !descriptor_is_canonical(pointer - 1))
+    if (!cpu_is_canonical(pointer - bytes) || !cpu_is_canonical(pointer - 1))
         return cpu_fault_code(cpu, VECTOR_SS, 0);
-    if (!descriptor_is_canonical(target.rip))
+    if (!cpu_is_canonical(target.rip))
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     if (descriptor_mark_accessed(cpu, &target.code) != CPU_NEXT ||
         cpu_write_linear(cpu, pointer - bytes, &frame[first], bytes, ACCESS_WRITE | (is_inner ? ACCESS_SYSTEM : 0)) !=

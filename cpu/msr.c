@@ -16,10 +16,6 @@ enum {
 #define MSR_FS_BASE 0xc0000100u
 #define MSR_GS_BASE 0xc0000101u
 
-static bool is_canonical(uint64_t address) {
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 uint64_t cpu_read_tsc(const struct cpu *cpu) {
     uint32_t low, high;
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
@@ -126,7 +122,7 @@ static bool write_row(struct cpu *cpu, const struct msr_row *row, uint32_t index
         is_good = !(value & ~row->mask);
         break;
     case KIND_CANONICAL:
-        is_good = is_canonical(value);
+        is_good = cpu_is_canonical(value);
         break;
     case KIND_TYPES:
         is_good = are_types(value, row->mask);
@@ -206,7 +202,7 @@ static bool write_efer(struct cpu *cpu, uint64_t value) {
 }
 
 static bool write_segment_base(struct cpu *cpu, unsigned segment, uint64_t value) {
-    if (!is_canonical(value))
+    if (!cpu_is_canonical(value))
         return false;
     cpu->segment[segment].base = value;
     cpu_segment_changed(cpu, segment);

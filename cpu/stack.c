@@ -48,7 +48,7 @@ static enum cpu_result locate(struct cpu *cpu, const struct stack *stack, uint64
                               uint64_t *linear) {
     if (stack->mask == ~0ull) {
         *linear = offset;
-        if (descriptor_is_canonical(offset) && descriptor_is_canonical(offset + size - 1))
+        if (cpu_is_canonical(offset) && cpu_is_canonical(offset + size - 1))
             return CPU_NEXT;
     } else {
         *linear = (uint32_t)(stack->base + offset);

@@ -57,7 +57,7 @@ enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
 
     if (!(cpu->msr.efer & EFER_SCE) || !cpu_is_64bit(cpu))
         return cpu_fault(cpu, VECTOR_UD);
-    if (cpu->cpl != 0 || !descriptor_is_canonical(rip))
+    if (cpu->cpl != 0 || !cpu_is_canonical(rip))
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     cpu->hot.rip = rip;
     cpu->hot.rflags = (cpu->hot.gpr[CPU_R11] & SYSRET_FLAGS) | FLAG_FIXED;
@@ -89,7 +89,7 @@ enum cpu_result cpu_op_sysexit(struct cpu *cpu, const struct cpu_op *op) {
 
     if (!cpu_is_protected(cpu) || !base || cpu->cpl != 0)
         return cpu_fault_code(cpu, VECTOR_GP, 0);
-    if (to_64bit && (!descriptor_is_canonical(rip) || !descriptor_is_canonical(rsp)))
+    if (to_64bit && (!cpu_is_canonical(rip) || !cpu_is_canonical(rsp)))
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     cpu->hot.rip = to_64bit ? rip : (uint32_t)rip;
     cpu_rsp(cpu) = to_64bit ? rsp : (uint32_t)rsp;

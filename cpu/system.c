@@ -11,10 +11,6 @@ static enum cpu_result general_protection(struct cpu *cpu) {
     return cpu_fault_code(cpu, VECTOR_GP, 0);
 }
 
-static bool is_canonical(uint64_t address) {
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 static enum cpu_result jump_next(struct cpu *cpu, const struct cpu_op *op) {
     cpu->hot.rip = segment_next_rip(cpu, op->length);
     return CPU_JUMP;
@@ -60,7 +56,7 @@ enum cpu_result cpu_op_invlpg(struct cpu *cpu, const struct cpu_op *op) {
         linear = (uint32_t)(linear + cpu->segment[op->segment].base);
     else if (op->segment == CPU_FS || op->segment == CPU_GS)
         linear += cpu->segment[op->segment].base;
-    if (is_canonical(linear))
+    if (cpu_is_canonical(linear))
         cpu_flush_page(cpu, linear);
     return jump_next(cpu, op);
 }
@@ -79,7 +75,7 @@ enum cpu_result cpu_op_invpcid(struct cpu *cpu, const struct cpu_op *op) {
     bool names_context = type == INVPCID_ADDRESS || type == INVPCID_CONTEXT;
     if (pcid >> 12 || (names_context && pcid && !(cpu->cr4 & CR4_PCIDE)))
         return general_protection(cpu);
-    if (type == INVPCID_ADDRESS && !is_canonical(linear))
+    if (type == INVPCID_ADDRESS && !cpu_is_canonical(linear))
         return general_protection(cpu);
     if (type == INVPCID_ADDRESS)
         cpu_flush_page(cpu, linear);
@@ -145,7 +141,7 @@ static enum cpu_result write_base(struct cpu *cpu, const struct cpu_op *op, unsi
     if (!has_base_instructions(cpu))
         return cpu_fault(cpu, VECTOR_UD);
     uint64_t base = cpu_get_gpr(cpu, op->rm, op->size, false);
-    if (!is_canonical(base))
+    if (!cpu_is_canonical(base))
         return general_protection(cpu);
     cpu->segment[segment].base = base;
     cpu_segment_changed(cpu, segment);

@@ -28,7 +28,7 @@ static enum cpu_result read_table(struct cpu *cpu, const struct cpu_op *op, uint
     if (cpu_read(cpu, op->segment, cpu_op_offset(cpu, op), image, base_size + 2) != CPU_NEXT)
         return CPU_FAULT;
     cpu_copy(&address, image + 2, base_size);
-    if (!descriptor_is_canonical(address))
+    if (!cpu_is_canonical(address))
         return general_protection(cpu);
     if (base_size == 4 && op->size == 2)
         address &= 0xffffff;
@@ -92,7 +92,7 @@ static enum cpu_result read_system(struct cpu *cpu, uint16_t selector, struct de
 /* Type, canonical base, and last of all presence. */
 static enum cpu_result check_system(struct cpu *cpu, const struct descriptor *d, bool is_type_right,
                                     const struct trapeze_segment *segment) {
-    if (!is_type_right || !descriptor_is_canonical(segment->base))
+    if (!is_type_right || !cpu_is_canonical(segment->base))
         return cpu_fault_code(cpu, VECTOR_GP, selector_error(segment->selector));
     if (!descriptor_is_present(d))
         return cpu_fault_code(cpu, VECTOR_NP, selector_error(segment->selector));

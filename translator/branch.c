@@ -165,9 +165,7 @@ void translate_jcc(struct translation *t) {
     if (needs_poll(t, target))
         emit_poll(t, t->in.rip);
     if (may_chain(t) && is_same_page(t, target)) {
-        static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
-        unsigned pad = (unsigned)(2 - ((uintptr_t)e->at & 3)) & 3;
-        emit_bytes(e, nops[pad], pad);
+        emit_align_displacement(e, 2);
         emit_jcc(e, condition, emit_address(e));
         struct late_exit *late = add_late(t, target);
         late->call = late->linkable = e->at - 4;
@@ -304,9 +302,7 @@ static void emit_direct_call(struct translation *t, uint64_t target) {
         return;
     }
     if (is_same_page(t, target)) {
-        static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
-        unsigned pad = (unsigned)(3 - ((uintptr_t)e->at & 3));
-        emit_bytes(e, nops[pad], pad);
+        emit_align_displacement(e, 1);
         emit_call(e, emit_address(e));
         struct late_exit *late = add_late(t, target);
         late->call = late->linkable = e->at - 4;

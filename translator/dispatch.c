@@ -121,14 +121,10 @@ static inline uint64_t linear_rip(const struct cpu *cpu) {
     return (cpu->segment[CPU_CS].base + cpu->hot.rip) & 0xffffffffu;
 }
 
-static inline bool is_canonical(uint64_t address) {
-    return (uint64_t)((int64_t)address << 16 >> 16) == address;
-}
-
 /* Faults of the fetch itself: the code segment's limit, and canonical form. */
 static enum cpu_result check_fetch(struct cpu *cpu) {
     if (cpu->mode_key & MODE_CODE64) {
-        if (!is_canonical(cpu->hot.rip))
+        if (!cpu_is_canonical(cpu->hot.rip))
             return cpu_fault_code(cpu, VECTOR_GP, 0);
         return CPU_NEXT;
     }
@@ -289,7 +285,7 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     uint64_t linear = scratch_s(cpu);
     bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
     /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
-    if (site->kind != SITE_SEGMENT && in_page && is_canonical(linear)) {
+    if (site->kind != SITE_SEGMENT && in_page && cpu_is_canonical(linear)) {
         struct cpu_place place;
         unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
         if (is_misaligned(site, linear)) {
@@ -575,7 +571,7 @@ uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
         reset_stack(cpu, cpu_translator(cpu)->user_stack);
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);
-    if (!is_canonical(cpu->hot.rip) && undo_branch(cpu, return_address))
+    if (!cpu_is_canonical(cpu->hot.rip) && undo_branch(cpu, return_address))
         return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
     if (cpu->mode_key & MODE_TF)
         return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));

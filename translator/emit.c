@@ -201,10 +201,14 @@ void emit_jump(struct emitter *e, uint64_t target) {
     emit_relative(e, target);
 }
 
-uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target) {
+void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {
     static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
-    unsigned pad = (unsigned)(3 - ((uintptr_t)e->at & 3));
+    unsigned pad = (unsigned)(4 - opcode_bytes - (uintptr_t)e->at) & 3;
     emit_bytes(e, nops[pad], pad);
+}
+
+uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target) {
+    emit_align_displacement(e, 1);
     emit_u8(e, 0xe9);
     uint8_t *displacement = e->at;
     emit_relative(e, target ? target : emit_address(e) + 4);
