@@ -4,31 +4,23 @@
  */
 #include <string.h>
 
+#include "cpu/xstate.h"
 #include "translator/translation.h"
-
-/* Standard-format offsets in the XSAVE image (SDM vol. 1, 13.4 and CPUID.0Dh; fixed on all processors so far). */
-enum { XSAVE_XMM = 160, XSAVE_YMM_HIGH = 576, XSAVE_OPMASK = 1088, XSAVE_XSTATE_BV = 512 };
-enum { COMPONENT_AVX = 4, COMPONENT_OPMASK = 0x20 };
 
 static uint64_t components(const struct cpu *cpu) {
     uint64_t bits;
-    memcpy(&bits, cpu->xsave + XSAVE_XSTATE_BV, sizeof bits);
+    memcpy(&bits, cpu->xsave + IMAGE_HEADER, sizeof bits);
     return bits;
 }
 
 static uint64_t opmask(const struct cpu *cpu, unsigned index) {
-    uint64_t value = 0;
-    if (components(cpu) & COMPONENT_OPMASK)
-        memcpy(&value, cpu->xsave + XSAVE_OPMASK + 8 * index, sizeof value);
-    return value;
+    return components(cpu) & XSTATE_OPMASK ? xstate_get_opmask(cpu, cpu->xsave, index) : 0;
 }
 
 /* One bit for the sign of each element of a vector register. */
 static uint64_t sign_mask(const struct cpu *cpu, unsigned index, unsigned element, unsigned count) {
     uint8_t vector[32] = {0};
-    memcpy(vector, cpu->xsave + XSAVE_XMM + 16 * index, 16);
-    if (components(cpu) & COMPONENT_AVX)
-        memcpy(vector + 16, cpu->xsave + XSAVE_YMM_HIGH + 16 * index, 16);
+    xstate_get_vector(cpu, cpu->xsave, index, vector, components(cpu) & XSTATE_AVX ? 32 : 16);
     uint64_t mask = 0;
     for (unsigned i = 0; i < count; i++)
         mask |= (uint64_t)(vector[(i + 1) * element - 1] >> 7) << i;
