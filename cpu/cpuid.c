@@ -13,6 +13,10 @@ bool cpu_has(const struct cpu *cpu, enum cpu_feature feature) {
     return cpu_model_has(cpu->model, feature);
 }
 
+bool cpu_model_is_amd(const struct cpu_model *model) {
+    return model->is_amd;
+}
+
 unsigned cpu_model_physical_bits(const struct cpu_model *model) {
     return model->physical_bits;
 }

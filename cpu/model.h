@@ -59,6 +59,7 @@ bool cpu_write_msr(struct cpu *cpu, uint32_t index, uint64_t value);
 uint64_t cpu_read_tsc(const struct cpu *cpu);
 /* What CPUID answers on this vCPU now (APIC id, OSXSAVE, XCR0 sizes included). */
 void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+bool cpu_model_is_amd(const struct cpu_model *model); /* AMD or Hygon: instructions behave as AMD has them */
 unsigned cpu_model_physical_bits(const struct cpu_model *model);
 uint64_t cpu_model_xcr0(const struct cpu_model *model); /* components that XSETBV may enable */
 uint64_t cpu_model_cr4(const struct cpu_model *model);  /* bits that CR4 may have set */

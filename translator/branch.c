@@ -23,10 +23,9 @@ static bool is_same_page(const struct translation *t, uint64_t target) {
 }
 
 static uint64_t truncate_rip(const struct translation *t, uint64_t rip) {
-    unsigned width = t->in.z.operand_width;
-    if ((t->key & MODE_CODE) == MODE_CODE64)
-        return rip;
-    return width == 16 ? rip & 0xffff : rip & 0xffffffffu;
+    if (t->in.z.operand_width == 16)
+        return rip & 0xffff;
+    return (t->key & MODE_CODE) == MODE_CODE64 ? rip : rip & 0xffffffffu;
 }
 
 static uint64_t fall_through(const struct translation *t) {

@@ -7,6 +7,7 @@
 struct decoder {
     ZydisDecoder mode[4]; /* 16, 32, 64 bits, and 16 bits in real and virtual-8086 mode */
     uint8_t rule_index[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    bool is_amd;
 };
 
 struct decoder *decoder_create(const struct cpu_model *model) {
@@ -14,6 +15,7 @@ struct decoder *decoder_create(const struct cpu_model *model) {
     if (!decoder)
         return NULL;
     rules_index(decoder->rule_index);
+    decoder->is_amd = cpu_model_is_amd(model);
     ZydisDecoderInit(&decoder->mode[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&decoder->mode[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisDecoderInit(&decoder->mode[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -21,6 +23,7 @@ struct decoder *decoder_create(const struct cpu_model *model) {
     for (unsigned i = 0; i < 4; i++) {
         ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
         ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, decoder->is_amd);
         ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_LZCNT, cpu_model_has(model, FEATURE_LZCNT));
         ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_TZCNT, cpu_model_has(model, FEATURE_BMI1));
         ZydisDecoderEnableMode(&decoder->mode[i], ZYDIS_DECODER_MODE_WBNOINVD, cpu_model_has(model, FEATURE_WBNOINVD));
@@ -54,6 +57,44 @@ static void mend_ignored_mod(struct instruction *in) {
         in->z.raw.modrm.mod = 3;
 }
 
+/*
+ * AMD's processors honour an operand-size prefix on near branches of 64-bit mode (APM vol. 3, 1.2.7 and the branches):
+ * rip has 16 bits then. Zydis tells that by the size of the displacement alone.
+ */
+static void mend_short_branch(struct instruction *in) {
+    ZydisDecodedInstruction *z = &in->z;
+    bool is_wide = (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W;
+    bool is_near = z->meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+    if (!is_near || z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || is_wide ||
+        !(z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE))
+        return;
+    z->operand_width = 16;
+    if (in->operand[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+        in->operand[0].size = 16;
+}
+
+/* On AMD's processors a repeat prefix tells LOOPE from LOOPNE, not the opcode; the last one counts (measured on Zen 4). */
+static void mend_repeated_loop(struct instruction *in) {
+    ZydisDecodedInstruction *z = &in->z;
+    if (z->mnemonic != ZYDIS_MNEMONIC_LOOPE && z->mnemonic != ZYDIS_MNEMONIC_LOOPNE)
+        return;
+    for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+        if (z->raw.prefixes[i].value == 0xf2)
+            z->mnemonic = ZYDIS_MNEMONIC_LOOPNE;
+        else if (z->raw.prefixes[i].value == 0xf3)
+            z->mnemonic = ZYDIS_MNEMONIC_LOOPE;
+    }
+}
+
+/* Where instructions differ between vendors, Zydis follows Intel. */
+static void follow_amd(struct instruction *in) {
+    mend_short_branch(in);
+    mend_repeated_loop(in);
+    /* PREFETCHW and its kin have no register form: on Intel's processors that is a NOP. */
+    if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && in->z.opcode == 0x0d && in->z.raw.modrm.mod == 3)
+        in->rule = (struct rule){.kind = RULE_UD};
+}
+
 bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
             struct instruction *in) {
     unsigned mode = key & MODE_CODE;
@@ -66,6 +107,8 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
     mend_ignored_mod(in);
     in->rip = rip;
     in->rule = rule_find(decoder->rule_index, in);
+    if (decoder->is_amd)
+        follow_amd(in);
     return true;
 }
 
