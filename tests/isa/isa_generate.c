@@ -30,6 +30,11 @@ static const ZydisInstructionCategory refused_categories[] = {
     ZYDIS_CATEGORY_WAITPKG, ZYDIS_CATEGORY_XSAVE, ZYDIS_CATEGORY_XSAVEOPT,
 };
 
+/* What a hypervisor keeps from its guests. At CPL 3 a host that has it answers #GP, a guest without it #UD. */
+static const ZydisISAExt refused_extensions[] = {
+    ZYDIS_ISA_EXT_SVM, ZYDIS_ISA_EXT_SNP, ZYDIS_ISA_EXT_AMD_INVLPGB,
+};
+
 static const ZydisMnemonic refused_mnemonics[] = {
     ZYDIS_MNEMONIC_CPUID, ZYDIS_MNEMONIC_RDTSC, ZYDIS_MNEMONIC_RDTSCP, ZYDIS_MNEMONIC_RDPMC, ZYDIS_MNEMONIC_XGETBV,
     ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_STR, ZYDIS_MNEMONIC_SMSW, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT,
@@ -59,6 +64,13 @@ void isa_generator_init(struct isa_generator *generator, unsigned bits, uint64_t
     ZydisFormatterInit(&generator->formatter, ZYDIS_FORMATTER_STYLE_INTEL);
 }
 
+static bool is_refused_extension(ZydisISAExt extension) {
+    for (size_t n = 0; n < sizeof refused_extensions / sizeof *refused_extensions; n++)
+        if (extension == refused_extensions[n])
+            return true;
+    return false;
+}
+
 static bool is_refused(const struct shape *shape) {
     const ZydisDecodedInstruction *i = &shape->instruction;
     for (size_t n = 0; n < sizeof refused_categories / sizeof *refused_categories; n++)
@@ -67,7 +79,7 @@ static bool is_refused(const struct shape *shape) {
     for (size_t n = 0; n < sizeof refused_mnemonics / sizeof *refused_mnemonics; n++)
         if (i->mnemonic == refused_mnemonics[n])
             return true;
-    if (i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+    if (i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || is_refused_extension(i->meta.isa_ext))
         return true;
     /* On a 64-bit host they clear registers 8 and up, too: see docs/limits.md. */
     if (i->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 &&
