@@ -97,7 +97,7 @@ enum cpu_result cpu_fill(struct cpu *cpu, uint64_t linear, unsigned access, stru
 
 /* ---- Writes to pages with translated code ---- */
 
-static void note_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
+void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
     cpu->hot.run = 0;
     atomic_fetch_or(&cpu->requests, REQUEST_STALE);
     for (unsigned i = 0; i < cpu->stale_count; i++)
@@ -125,7 +125,7 @@ void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physi
     /* A page without code stays marked for a while: code that is rewritten again and again is marked once. */
     bool has_become_data = !code_lines && atomic_fetch_add(&code->idle_stores, 1) > IDLE_STORES;
     if ((code_lines & lines) || has_become_data)
-        note_stale(cpu, page, lines);
+        cpu_code_stale(cpu, page, lines);
 }
 
 /* ---- Linear accesses ---- */

@@ -62,6 +62,12 @@ struct cpu_translation {
  */
 enum cpu_result cpu_walk(struct cpu *cpu, uint64_t linear, unsigned access, struct cpu_translation *translation);
 
+/*
+ * Walks without setting or checking anything but that the page is present, allowed for reading at the current CPL, and
+ * marked as accessed at every level.
+ */
+bool cpu_walk_look(struct cpu *cpu, uint64_t linear, struct cpu_translation *translation);
+
 /* Paging structures changed: drop cached translations. */
 void cpu_flush_page(struct cpu *cpu, uint64_t linear);      /* INVLPG */
 void cpu_flush_address_space(struct cpu *cpu, bool keep_global); /* CR3 load: of the current PCID */

@@ -179,6 +179,7 @@ struct cpu_cpuid {
 
 #define CPU_XSAVE_SIZE 4096 /* room for x87, SSE, AVX, AVX-512 in standard format */
 #define CPU_STALE_PAGES 16
+#define CPU_NO_HOST_GS 1ull
 
 /* What translated code touches; its end is view_base, see translator/emit_state.h for the offsets. */
 struct cpu_hot {
@@ -188,7 +189,7 @@ struct cpu_hot {
     void *shadow_stack; /* saved host rsp while C runs */
     uint64_t raw[16]; /* host registers as translated code left them, in host encoding order */
     uint64_t raw_flags;
-    uint64_t scratch[4];
+    uint64_t scratch[5]; /* of the translator */
     /* Effective segment for translated code of non-flat modes: base, and limit + 1 (0: every access goes the slow way,
        because of the type, expand-down or a null selector). */
     struct {
@@ -251,6 +252,9 @@ struct cpu {
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;
 
+    enum { CPU_WINDOWS_AUTO, CPU_WINDOWS_OFF, CPU_WINDOWS_ALWAYS } windows;
+    bool has_fsgsbase;   /* of the host: programs may load the base of GS */
+    uint64_t host_gs;    /* the base in the host's GS, or CPU_NO_HOST_GS */
     uint64_t watched_dr7; /* DR7 that the shadow page tables were filled under */
     uint32_t watch_hits; /* data breakpoints of DR0 to DR3 that the instruction has hit */
     struct cpu_debug debug;

@@ -4,6 +4,7 @@
  */
 #include "cpu/mode.h"
 #include "cpu/views.h"
+#include "cpu/window.h"
 
 #define XCR0_AVX 6u      /* SSE and AVX */
 #define XCR0_AVX512 0xe0u
@@ -177,7 +178,6 @@ void cpu_mode_changed(struct cpu *cpu) {
         cpu_segment_changed(cpu, i);
     if (!(key & MODE_CODE64) && is_flat(cpu))
         key |= MODE_FLAT;
-    cpu->mode_key = key;
 
     select_space(cpu, current_pcid(cpu));
     if (cpu->watched_dr7 != cpu->dr[7]) { /* pages with data breakpoints must leave the shadow page tables */
@@ -189,6 +189,9 @@ void cpu_mode_changed(struct cpu *cpu) {
         privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;
     struct view *view = cpu->views.space[cpu->views.current].view[privilege];
     cpu->hot.view = view;
+    if (cpu_window_is_ready(cpu, view, key))
+        key |= MODE_WINDOW;
+    cpu->mode_key = key;
     set_jump_mode(view, key);
     if (cpu->cpl != 3) { /* STAC and CLAC switch between these without coming here */
         struct view *const *views = cpu->views.space[cpu->views.current].view;

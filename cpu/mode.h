@@ -31,6 +31,7 @@ enum {
     MODE_IOPL3 = 1 << 18,      /* CPL <= IOPL */
     MODE_UMIP = 1 << 19,       /* CR4.UMIP */
     MODE_TSD = 1 << 20,        /* CR4.TSD */
+    MODE_WINDOW = 1 << 21,     /* the view's window is up to date: accesses may be made there */
 };
 
 /*

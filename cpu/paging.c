@@ -219,6 +219,23 @@ enum cpu_result cpu_walk(struct cpu *cpu, uint64_t linear, unsigned access, stru
     return CPU_NEXT;
 }
 
+bool cpu_walk_look(struct cpu *cpu, uint64_t linear, struct cpu_translation *translation) {
+    if (!(cpu->cr0 & CR0_PG))
+        return cpu_walk(cpu, linear, ACCESS_READ, translation) == CPU_NEXT;
+    struct cpu_exception saved = cpu->exception;
+    struct walk walk = {.cpu = cpu, .linear = linear, .access = ACCESS_READ, .is_user = cpu->cpl == 3};
+    bool is_present = walk_tables(&walk) == CPU_NEXT;
+    cpu->exception = saved;
+    if (!is_present)
+        return false;
+    for (unsigned level = 0; level < walk.used; level++)
+        if (!(walk.entry[level] & PTE_A))
+            return false;
+    combine(&walk, translation);
+    translation->physical.value &= cpu->memory->address_mask;
+    return is_allowed(&walk, translation);
+}
+
 bool cpu_walk_debug(struct cpu *cpu, uint64_t linear, guest_physical *physical) {
     *physical = guest_physical_at(linear & cpu->memory->address_mask);
     if (!(cpu->cr0 & CR0_PG))

@@ -186,6 +186,7 @@ static bool create_machine(struct pc *pc, struct pc_error *error) {
     const struct trapeze_config config = {.cpu_model = pc->config.cpu_model,
                                           .vcpu_count = pc->config.vcpu_count,
                                           .code_cache = pc->config.code_cache,
+                                          .windows = pc->config.windows,
                                           .io = {io_read, io_write, pc},
                                           .unimplemented = pc->config.unimplemented,
                                           .opaque = pc->config.opaque};

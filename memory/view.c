@@ -1,5 +1,5 @@
 /* Filling and flushing of software shadow page tables; light code. */
-#include "memory/view.h"
+#include "memory/window.h"
 
 /* A tag that no access at this index can match; zero does for all but the two indices next to linear address 0. */
 static inline uint64_t invalid_tag(unsigned index) {
@@ -72,7 +72,24 @@ static void flush_large_marks(struct view *view) {
     view->has_huge = false;
 }
 
+/* Pages of a window are all taken for local ones. */
+static void drop_window(struct view *view) {
+    view->window_is_stale = true;
+    view->dropped_count = 0;
+    view->window_merit = 0;
+}
+
+static void drop_from_window(struct view *view, uint64_t page) {
+    if (!view->window || view->window_is_stale || !window_find(view->window, page))
+        return;
+    if (view->dropped_count < VIEW_DROPPED)
+        view->dropped[view->dropped_count++] = page;
+    else
+        drop_window(view);
+}
+
 void view_flush(struct view *view, bool keep_global) {
+    drop_window(view);
     if (view->list_overflow) {
         flush_everything(view, keep_global);
     } else {
@@ -126,6 +143,7 @@ static void flush_fetch(struct view *view, uint64_t page) {
 void view_flush_page(struct view *view, uint64_t linear) {
     uint64_t page = linear & ~0xfffull;
     unsigned large = large_bit(page);
+    drop_from_window(view, page);
     if (view->has_huge) {
         view_flush(view, false);
         return;
@@ -134,6 +152,7 @@ void view_flush_page(struct view *view, uint64_t linear) {
         /* 4 MiB pages are two regions of 2 MiB. */
         uint64_t first = page & ~0x3fffffull;
         for (uint64_t other = first; other - first < 0x400000; other += 4096) {
+            drop_from_window(view, other);
             flush_one(view, other);
             flush_fetch(view, other);
         }

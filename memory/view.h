@@ -19,6 +19,8 @@
 #define VIEW_ENTRIES 65536u
 #define VIEW_JUMPS 65536u /* entries of the jump cache; index = target & 0xffff */
 #define VIEW_LIST 8192u
+#define VIEW_REGION_SHIFT 39
+#define VIEW_REGIONS 65536u /* index = bits 54:39 of a linear address */
 
 struct view_jump {
     uint64_t negative_target; /* minus the guest rip */
@@ -31,6 +33,7 @@ struct view_tables {
     uint64_t write_tag[VIEW_ENTRIES];
     uint64_t addend[VIEW_ENTRIES];
     struct view_jump jump[VIEW_JUMPS];
+    uint64_t region[VIEW_REGIONS]; /* addends of the window, once there is one (memory/window.h) */
 };
 
 /* Executable pages, for the dispatcher alone. */
@@ -40,6 +43,9 @@ struct view_fetch {
     uint64_t physical_page;
     bool global;
 };
+
+struct window;
+#define VIEW_DROPPED 32u
 
 struct view {
     struct view_tables *tables;
@@ -56,6 +62,12 @@ struct view {
     bool has_local_code;                   /* the jump cache may lead into a page that is not global */
     uint8_t fetched[4096];                 /* bit filter over pages that the jump cache may lead into */
     struct view_fetch fetch[VIEW_FETCHES];
+    struct window *window;   /* NULL: none yet */
+    uint64_t window_base;    /* host address of linear address 0 in it; 0: that region is not reserved */
+    bool window_is_stale;    /* flushed since it was last compared with the guest's tables */
+    uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
+    uint32_t dropped_count;  /* pages that must leave the window before it is used again */
+    uint64_t dropped[VIEW_DROPPED];
 };
 
 enum { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, VIEW_PRIVILEGES };

@@ -1,7 +1,7 @@
 /* Making and freeing of views: one reservation with the state pages in front of the tables. */
 #include <sys/mman.h>
 
-#include "memory/view.h"
+#include "memory/window.h"
 
 struct view *view_create(int state_fd, size_t state_size) {
     size_t tables_size = (sizeof(struct view_tables) + 4095) & ~(size_t)4095;
@@ -33,6 +33,7 @@ struct view *view_create(int state_fd, size_t state_size) {
 void view_destroy(struct view *view) {
     if (!view)
         return;
+    window_destroy(view);
     munmap(view->reservation, view->reservation_size);
     munmap(view, sizeof *view);
 }

@@ -92,6 +92,9 @@ void log_statistics(struct log *log, const struct trapeze_machine *machine) {
         ROW("privileged instructions by helpers", helper_calls_privileged),
         ROW("unprivileged instructions by helpers", helper_calls_unprivileged),
         ROW("instructions without a rule", unimplemented),
+        ROW("windows opened", windows_opened),
+        ROW("windows compared", windows_compared),
+        ROW("window fills", window_fills),
 #undef ROW
     };
     struct trapeze_statistics statistics = {0};

@@ -292,9 +292,20 @@ bool option_global(struct options *options, const struct option_row *row, const 
     return true;
 }
 
+/* Indices are values of enum trapeze_windows. */
+static bool take_windows(struct options *options, const char *value) {
+    static const char *const choices[] = {"auto", "off", "always"};
+    for (unsigned i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (!strcmp(value, choices[i])) {
+            options->windows = (enum trapeze_windows)i;
+            return true;
+        }
+    return false;
+}
+
 bool option_accel(struct options *options, const struct option_row *row, const char *value,
                   struct options_error *error) {
-    static const char *const keys[] = {"tb-size", "thread", NULL};
+    static const char *const keys[] = {"tb-size", "thread", "windows", NULL};
     const char *list = value;
     struct option_pair pair;
     if (is_help(value)) {
@@ -314,6 +325,9 @@ bool option_accel(struct options *options, const struct option_row *row, const c
             if (!option_parse_number(pair.value, 4096, &megabytes) || megabytes < 8)
                 return option_fail(error, row, value, "tb-size is from 8 to 4096 MiB");
             options->code_cache = megabytes << 20;
+        } else if (!strcmp(pair.key, "windows")) {
+            if (!take_windows(options, pair.value))
+                return option_fail(error, row, value, "windows is auto, off or always");
         } else if (strcmp(pair.key, "thread") != 0) {
             return fail_nearest(error, row, pair.key, "not supported yet", keys);
         } else if (strcmp(pair.value, "multi") != 0) {

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "trapeze/trapeze.h"
+
 enum { OPTIONS_SERIALS = 4, OPTIONS_VCPUS_MAX = 254 };
 #define OPTIONS_MEMORY_MIN (UINT64_C(1) << 20)
 #define OPTIONS_MEMORY_MAX (UINT64_C(64) << 30)
@@ -36,6 +38,7 @@ struct options {
     unsigned vcpu_count;
     const char *cpu;     /* NULL: the default model */
     uint64_t code_cache; /* bytes; 0: the default */
+    enum trapeze_windows windows;
     const char *serial[OPTIONS_SERIALS]; /* NULL: the port is not there */
     unsigned serial_count;
     const char *debugcon; /* NULL: none */

@@ -249,6 +249,7 @@ static bool create_machine(struct supervisor *supervisor) {
         .vcpu_count = options->vcpu_count,
         .cpu_model = options->cpu,
         .code_cache = options->code_cache,
+        .windows = options->windows,
         .kernel = options->kernel,
         .initrd = options->initrd,
         .append = options->append,

@@ -49,7 +49,7 @@ static void emit_exit_call(struct translation *t, uint64_t target, const uint8_t
 static struct emit_memory jump_cell(uint64_t target, bool host) {
     uint32_t index = (uint32_t)target & (VIEW_JUMPS - 1);
     int32_t offset = R_TABLE(jump) + (int32_t)(index * sizeof(struct view_jump));
-    return (struct emit_memory){REG_R, HOST_NONE, 1, offset + (host ? 8 : 0)};
+    return memory_at(REG_R, offset + (host ? 8 : 0));
 }
 
 /* S = target; falls into the code behind the branch that it returns when the jump cache knows the target. */
@@ -188,7 +188,7 @@ void translate_loop(struct translation *t) {
     if (needs_poll(t, target))
         emit_poll(t, t->in.rip);
     if (is_loop) {
-        struct emit_memory less = {(uint8_t)count, HOST_NONE, 1, -1};
+        struct emit_memory less = memory_at(count, -1);
         if (width == 16) {
             emit_lea(e, false, REG_A, &less);
             emit_op_register(e, 0x66, false, 0x8b, count, REG_A);
@@ -226,8 +226,7 @@ static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand
     struct emitter *e = &t->e;
     unsigned width = t->in.z.operand_width;
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        emit_operand_access(t, operand, MEMORY_READ);
-        struct emit_memory place = {REG_S, REG_A, 1, 0};
+        struct emit_memory place = emit_operand(t, operand, MEMORY_READ);
         if (width == 16)
             emit_op_memory(e, 0, false, 0x0fb7, REG_S, &place);
         else
@@ -247,14 +246,14 @@ static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand
 /* to = index of S in the jump cache, in units of 8 bytes. */
 static void emit_jump_index(struct emitter *e, unsigned to) {
     emit_zero_extend16(e, to, REG_S);
-    struct emit_memory twice = {(uint8_t)to, (uint8_t)to, 1, 0};
+    struct emit_memory twice = memory_indexed(to, to, 1, 0);
     emit_lea(e, true, to, &twice);
 }
 
 static uint8_t *emit_lookup(struct translation *t) {
     struct emitter *e = &t->e;
     emit_jump_index(e, REG_A);
-    struct emit_memory cell = {REG_R, REG_A, 8, R_TABLE(jump[0].negative_target)};
+    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].negative_target));
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     return emit_jrcxz(e);
@@ -263,7 +262,7 @@ static uint8_t *emit_lookup(struct translation *t) {
 /* form: 4 JMP, 2 CALL. */
 static void emit_lookup_jump(struct translation *t, unsigned form) {
     emit_jump_index(&t->e, REG_A);
-    struct emit_memory cell = {REG_R, REG_A, 8, R_TABLE(jump[0].host)};
+    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].host));
     emit_op_memory(&t->e, 0, false, 0xff, form, &cell);
 }
 
@@ -277,7 +276,7 @@ static void emit_return_site(struct translation *t, uint64_t expected) {
     uint64_t negative = -expected;
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
     if (!is_64 || (uint64_t)(int32_t)negative == negative) {
-        struct emit_memory difference = {REG_S, HOST_NONE, 1, (int32_t)negative};
+        struct emit_memory difference = memory_at(REG_S, (int32_t)negative);
         if (difference.displacement >= -128 && difference.displacement <= 127)
             emit_bytes(e, (const uint8_t[]){0x0f, 0x1f, 0x00}, 3); /* room for the patch that voids the site */
         emit_lea(e, is_64, REG_A, &difference);
@@ -369,7 +368,7 @@ static void emit_note_return(struct translation *t) {
     uint64_t block = (uint64_t)t->block;
     if ((uint64_t)(int32_t)block != block)
         return;
-    struct emit_memory note = {REG_R, HOST_NONE, 1, R_STATE(hot.return_block)};
+    struct emit_memory note = memory_at(REG_R, R_STATE(hot.return_block));
     emit_op_memory(&t->e, 0, true, 0xc7, 0, &note);
     emit_u32(&t->e, (uint32_t)block);
 }

@@ -3,9 +3,10 @@
  * of its memory operand. Opcode, prefixes that belong to it and immediates are copied; ModRM, SIB and the register
  * extensions are made anew.
  *
- * After an access, S + A is the operand's address; what an instruction needs beside it decides how that is written:
- * rcx free for CL: [S]; a scratch register free for a guest register that lives in memory: [A]. A third one is borrowed
- * from a guest register that the instruction does not use; nothing can fault while it is.
+ * After an access, the operand's place names up to two of the scratch registers; what an instruction needs beside it
+ * (rcx for CL, one for each guest register that lives in memory) may ask for its address in one of them alone. Without a
+ * memory operand, a third scratch register is borrowed from a guest register that the instruction does not use; nothing
+ * can fault while it is.
  */
 #include "translator/translation.h"
 
@@ -117,25 +118,37 @@ static void give_back(struct translation *t, struct copy *copy) {
     }
 }
 
+static bool place_names(const struct copy *copy, unsigned reg) {
+    return copy->memory && (copy->place.base == reg || copy->place.index == reg);
+}
+
+/* Host registers that neither the place nor the instruction uses, S first. With a memory operand, which may fault where
+   it is used, T is the last one; no guest register is borrowed then. */
+static unsigned take_scratches(struct translation *t, struct copy *copy, unsigned wanted, unsigned free[3]) {
+    bool wants_rcx = copy->uses_cl || copy->writes_rcx;
+    unsigned count = 0;
+    if (wants_rcx && place_names(copy, REG_A))
+        emit_flatten(t, &copy->place, REG_S);
+    else if (wanted && copy->memory && place_names(copy, REG_S) && (place_names(copy, REG_A) || wanted > 1))
+        emit_flatten(t, &copy->place, wants_rcx ? REG_S : REG_A);
+    if (!place_names(copy, REG_S))
+        free[count++] = REG_S;
+    if (!place_names(copy, REG_A) && !wants_rcx)
+        free[count++] = REG_A;
+    if (count < wanted && copy->memory && !place_names(copy, REG_T)) {
+        free[count++] = REG_T;
+        t->region_guest = CPU_NO_REGISTER;
+    }
+    return count;
+}
+
 /* Finds host registers for the fields that live in memory, and loads them. */
 static void load_fields(struct translation *t, struct copy *copy) {
     struct field *fields[] = {&copy->reg, &copy->rm, &copy->vvvv, &copy->opcode};
-    bool s_free = !copy->memory, a_free = !copy->memory && !copy->uses_cl && !copy->writes_rcx;
-    unsigned wanted = 0;
+    unsigned wanted = 0, free[3], taken = 0;
     for (unsigned i = 0; i < 4; i++)
         wanted += fields[i]->guest != CPU_NO_REGISTER && fields[i]->in_memory;
-    if (copy->memory) {
-        /* [S + A], or one of the two alone where the other is needed. */
-        copy->place = (struct emit_memory){REG_S, REG_A, 1, 0};
-        if (copy->uses_cl || copy->writes_rcx) {
-            emit_add_lea(&t->e, REG_S, REG_S, REG_A, 0);
-            copy->place = (struct emit_memory){REG_S, HOST_NONE, 1, 0};
-        } else if (wanted) {
-            emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
-            copy->place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
-            s_free = true;
-        }
-    }
+    unsigned count = take_scratches(t, copy, wanted, free);
     for (unsigned i = 0; i < 4; i++) {
         struct field *field = fields[i];
         if (field->guest == CPU_NO_REGISTER || !field->in_memory)
@@ -144,14 +157,8 @@ static void load_fields(struct translation *t, struct copy *copy) {
             if (fields[k]->guest == field->guest && fields[k]->in_memory)
                 field->host = fields[k]->host;
         bool is_twin = field->host != HOST_NONE;
-        if (!is_twin) {
-            if (s_free)
-                field->host = REG_S, s_free = false;
-            else if (a_free)
-                field->host = REG_A, a_free = false;
-            else
-                field->host = borrow(t, copy);
-        }
+        if (!is_twin)
+            field->host = taken < count ? free[taken++] : borrow(t, copy);
         if (field->read)
             emit_load(&t->e, field->host, R_GPR(field->guest));
     }
@@ -393,6 +400,9 @@ static void emit_evex_copy(struct translation *t, struct copy *copy) {
 }
 
 static void emit_instruction(struct translation *t, struct copy *copy) {
+    copy->place.is_evex = t->in.z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+    if (copy->memory)
+        emit_memory_prefixes(&t->e, &copy->place);
     switch (t->in.z.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
         emit_legacy(t, copy);
@@ -410,19 +420,17 @@ static void emit_instruction(struct translation *t, struct copy *copy) {
 
 /* ---- AH, CH, DH, BH: registers that no instruction with a REX prefix reaches ---- */
 
-static void rotate(struct translation *t, unsigned host, unsigned count) {
-    emit_rorx(&t->e, host, host, count);
-}
-
-/* With a memory operand: its address is A alone, which needs no REX; CH is rotated down into the low byte. */
+/* With a memory operand: its address is A alone, which needs no REX; CH is the low byte of S. */
 static void copy_high_memory(struct translation *t, struct copy *copy) {
-    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
-    copy->place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
+    emit_flatten(t, &copy->place, REG_A);
     if (copy->reg.guest == CPU_RCX) {
-        rotate(t, copy->reg.host, 8);
+        emit_rorx(&t->e, REG_S, copy->reg.host, 8);
+        unsigned rcx = copy->reg.host;
+        copy->reg.host = REG_S;
         copy->reg.high = false;
         emit_instruction(t, copy);
-        rotate(t, copy->reg.host, 56);
+        if (copy->reg.written)
+            emit_rorx(&t->e, rcx, REG_S, 56);
         return;
     }
     copy->reg.host += 4; /* ah, dh, bh are numbers 4, 6, 7 */
@@ -463,7 +471,7 @@ void translate_copy(struct translation *t) {
     struct copy copy = {0};
     note_operands(t, &copy);
     if (copy.memory)
-        emit_operand_access(t, copy.memory, copy.kind);
+        copy.place = emit_operand(t, copy.memory, copy.kind);
     if (copy.reg.high || copy.rm.high || copy.opcode.high) {
         if (copy.memory)
             copy_high_memory(t, &copy);

@@ -8,25 +8,9 @@
 #include "cpu/ops.h"
 #include "cpu/views.h"
 #include "cpu/watch.h"
-#include "translator/engine.h"
+#include "translator/dispatch.h"
 
 #define DR6_BS (1ull << 14)
-
-enum { GUEST_FLAGS = FLAG_ARITHMETIC | FLAG_DF, HOST_FLAGS = FLAG_FIXED | FLAG_IF };
-
-/* ---- State in and out ---- */
-
-static inline void flags_in(struct cpu *cpu) {
-    cpu->hot.rflags = (cpu->hot.rflags & ~(uint64_t)GUEST_FLAGS) | (cpu->hot.raw_flags & GUEST_FLAGS);
-}
-
-static inline void flags_out(struct cpu *cpu) {
-    cpu->hot.raw_flags = (cpu->hot.rflags & GUEST_FLAGS) | HOST_FLAGS;
-}
-
-static inline uint64_t scratch_s(const struct cpu *cpu) {
-    return cpu->hot.scratch[1];
-}
 
 /* ---- Vector state ---- */
 
@@ -82,21 +66,26 @@ void engine_reset_stacks(struct cpu *cpu) {
 /* Puts the shadow stack in force that the mode asks for. Return sites hold for one mode and one address space. */
 static void select_stack(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
-    uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3);
+    uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3 | MODE_WINDOW);
     if (key != translator->stack_key || cpu->space_changes != translator->space_changes) {
         translator->stack_key = key;
         translator->space_changes = cpu->space_changes;
         engine_reset_stacks(cpu);
     }
-    bool user = cpu->cpl == 3;
-    if (user == translator->user_stack)
-        return;
-    translator->user_stack = user;
-    if (user) {
-        cpu->hot.shadow_stack = (void *)translator->saved_user_stack;
-    } else {
-        translator->saved_user_stack = (uint64_t)cpu->hot.shadow_stack;
-        reset_stack(cpu, false);
+    bool user = cpu->cpl == 3, uses_window = cpu->mode_key & MODE_WINDOW;
+    if (user != translator->user_stack) {
+        translator->user_stack = user;
+        if (user) {
+            cpu->hot.shadow_stack = (void *)translator->saved_user_stack;
+        } else {
+            translator->saved_user_stack = (uint64_t)cpu->hot.shadow_stack;
+            reset_stack(cpu, false);
+        }
+    }
+    /* Code made for a window must not be returned to without one. */
+    if (uses_window != translator->stack_uses_window[user]) {
+        translator->stack_uses_window[user] = uses_window;
+        reset_stack(cpu, user);
     }
 }
 
@@ -172,7 +161,7 @@ uint64_t engine_dispatch(struct cpu *cpu) {
             translator->slow = true; /* one instruction, then the breakpoints that a load of SS held off */
         uint32_t key = cpu->mode_key;
         if (translator->slow)
-            key |= MODE_SLOW;
+            key = (key & ~(uint32_t)MODE_WINDOW) | MODE_SLOW;
         uint64_t host = find_in_jump_cache(cpu, key);
         if (host) {
             translator->holds_traps = translator->was_shadowed = false;
@@ -234,8 +223,7 @@ static enum cpu_result check_watch(struct cpu *cpu) {
     return cpu_fault_debug(cpu, take_hits(cpu), true);
 }
 
-/* After an instruction that a C function ran: wherever the state says. */
-static uint64_t after(struct cpu *cpu, enum cpu_result result) {
+uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result) {
     if (result == CPU_JUMP || result == CPU_NEXT) {
         enum cpu_result watch = check_watch(cpu);
         if (watch != CPU_NEXT)
@@ -250,8 +238,7 @@ static uint64_t after(struct cpu *cpu, enum cpu_result result) {
     return engine_dispatch(cpu);
 }
 
-/* Runs the current instruction again, alone and with its accesses the slow way. */
-static uint64_t go_slow(struct cpu *cpu) {
+uint64_t dispatch_slowly(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.slow_accesses++;
     translator->slow = true;
@@ -260,38 +247,33 @@ static uint64_t go_slow(struct cpu *cpu) {
     return engine_dispatch(cpu);
 }
 
-static const struct site *find_site(struct cpu *cpu, uint64_t return_address, struct block **block) {
+const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block) {
     *block = code_cache_find(&cpu->engine->cache, return_address - 1);
     return *block ? block_find_site(*block, return_address) : NULL;
 }
 
-/* A way out without a site is a bug of the translator; stop this vCPU rather than run on. */
-static uint64_t lost(struct cpu *cpu) {
+uint64_t dispatch_lost(struct cpu *cpu) {
     cpu->stop = CPU_STOP_SHUTDOWN;
     return 0;
 }
 
 /* ---- Shadow page table misses ---- */
 
-static inline bool is_misaligned(const struct site *site, uint64_t linear) {
-    return (site->data & SITE_ALIGNED) && (linear & (site->info - 1));
-}
-
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
-    const struct site *site = find_site(cpu, return_address, &block);
+    const struct site *site = dispatch_site(cpu, return_address, &block);
     if (!site)
-        return lost(cpu);
+        return dispatch_lost(cpu);
     uint64_t linear = scratch_s(cpu);
     bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
     /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
     if (site->kind != SITE_SEGMENT && in_page && cpu_is_canonical(linear)) {
         struct cpu_place place;
         unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
-        if (is_misaligned(site, linear)) {
+        if (dispatch_is_misaligned(site, linear)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;
-            return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
+            return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
         }
         enum cpu_result result = cpu_fill(cpu, linear, access, &place);
         if (result == CPU_NEXT && place.is_direct)
@@ -299,157 +281,12 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;
-            return after(cpu, CPU_FAULT);
+            return dispatch_after(cpu, CPU_FAULT);
         }
     }
     flags_in(cpu);
     cpu->hot.rip = block->rip + site->guest;
-    return go_slow(cpu);
-}
-
-/* ---- Slow accesses: whole instructions on a bounce buffer, or on RAM where that is plain ---- */
-
-static bool is_read_only(const struct cpu_place *place) {
-    return place->region->flags & TRAPEZE_MEMORY_READ_ONLY;
-}
-
-/* The parts of a masked access that touch something; the others stay empty. */
-static enum cpu_result locate_masked(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access,
-                                     uint64_t active, struct cpu_range *range) {
-    unsigned to_end = (unsigned)(MEMORY_PAGE - (linear & MEMORY_PAGE_MASK));
-    range->linear = linear;
-    range->first_size = to_end < size ? to_end : size;
-    uint64_t first = range->first_size == 64 ? ~0ull : (1ull << range->first_size) - 1;
-    enum cpu_result result = CPU_NEXT;
-    if (active & first)
-        result = cpu_locate(cpu, linear + (unsigned)__builtin_ctzll(active & first), access, &range->part[0]);
-    if (result == CPU_NEXT && (active & ~first))
-        result = cpu_locate(cpu, linear + (unsigned)__builtin_ctzll(active & ~first), access, &range->part[1]);
-    return result;
-}
-
-/* Masked instructions work on the bounce buffer, of which only active bytes are read and written. */
-static enum cpu_result prepare_masked(struct cpu *cpu, const struct block *block, const struct site *site,
-                                      uint64_t linear, unsigned access) {
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct cpu_range *range = (struct cpu_range *)translator->range;
-    struct masked_bytes query = {.cpu = cpu, .physical = block->physical + site->guest};
-    uint64_t active = cpu->call_full(cpu, engine_masked_bytes, &query);
-    enum cpu_result result = locate_masked(cpu, linear, site->info, access, active, range);
-    if (result != CPU_NEXT)
-        return result;
-    uint8_t *bounce = translator->bounce + (linear & 63);
-    for (unsigned i = 0; i < site->info; i++) {
-        bounce[i] = 0;
-        if (active >> i & 1) {
-            result = cpu_read_linear(cpu, linear + i, &bounce[i], 1, ACCESS_READ);
-            if (result != CPU_NEXT)
-                return result;
-        }
-    }
-    cpu->hot.bounce = (uint64_t)bounce;
-    translator->active_bytes = active;
-    translator->pending_write = site->kind == SITE_WRITE ? site->info : 0;
-    return CPU_NEXT;
-}
-
-/* Opens the access of a plain instruction; the host address to work on. */
-static uint64_t prepare_plain(struct cpu *cpu, const struct site *site, uint64_t linear) {
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct cpu_range *range = (struct cpu_range *)translator->range;
-    struct cpu_place *place = &range->part[0];
-    uint64_t host = (uint64_t)place->host;
-    bool is_write = site->kind == SITE_WRITE;
-    translator->active_bytes = ~0ull;
-    translator->pending_write = is_write && !place->is_direct ? site->info : 0;
-    cpu->hot.bounce = 0;
-    if ((site->data & SITE_LOCKED) && range->first_size != site->info && range->part[0].host && range->part[1].host) {
-        struct joined_pages query = {.cpu = cpu, .range = range};
-        host = cpu->call_full(cpu, engine_join_pages, &query);
-        if (host) {
-            translator->pending_write = site->info;
-            return host;
-        }
-    }
-    bool bounces = range->first_size != site->info || !host || (translator->pending_write && is_read_only(place));
-    if (!bounces) {
-        if (cpu_is_watching(cpu))
-            cpu_watch_access(cpu, linear, site->info, is_write);
-        return host;
-    }
-    host = (uint64_t)translator->bounce + (linear & 63);
-    if (is_write)
-        translator->pending_write = site->info;
-    if (!is_write || site->other) /* a store alone must not read a device */
-        cpu_range_read(cpu, range, (void *)host, site->info);
-    cpu->hot.bounce = host;
-    return host;
-}
-
-uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct block *block;
-    const struct site *site = find_site(cpu, return_address, &block);
-    if (!site)
-        return lost(cpu);
-    _Static_assert(sizeof(struct cpu_range) <= sizeof translator->range, "range does not fit");
-    unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
-    uint64_t offset = scratch_s(cpu), linear, host = 0;
-    flags_in(cpu);
-    cpu->hot.rip = block->rip + site->guest;
-    enum cpu_result result =
-        cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
-    if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && is_misaligned(site, linear))
-        result = cpu_fault_code(cpu, VECTOR_GP, 0);
-    if (result == CPU_NEXT && (site->data & SITE_MASKED)) {
-        result = prepare_masked(cpu, block, site, linear, access);
-        host = cpu->hot.bounce;
-    } else if (result == CPU_NEXT) {
-        result = cpu_locate_range(cpu, linear, site->info, access, (struct cpu_range *)translator->range);
-        if (result == CPU_NEXT)
-            host = prepare_plain(cpu, site, linear);
-    }
-    if (cpu_io_waits(cpu)) {
-        translator->slow = true;
-        cpu_io_abandon(cpu);
-        return 0;
-    }
-    if (result != CPU_NEXT)
-        return after(cpu, result);
-    cpu->hot.scratch[0] = host - offset;
-    return return_address;
-}
-
-static void commit_masked(struct cpu *cpu, const struct cpu_range *range, unsigned size) {
-    uint64_t active = cpu_translator(cpu)->active_bytes;
-    for (unsigned i = 0; i < size; i++)
-        if (active >> i & 1)
-            cpu_write_linear(cpu, range->linear + i, (uint8_t *)cpu->hot.bounce + i, 1, ACCESS_WRITE);
-}
-
-/* The host wrote by itself; translated code of those bytes is stale. */
-static void note_written(struct cpu *cpu, const struct cpu_range *range, unsigned size) {
-    for (unsigned i = 0; i < 2; i++) {
-        const struct cpu_place *place = &range->part[i];
-        unsigned length = i == 0 ? range->first_size : size - range->first_size;
-        if (length && !place->is_direct)
-            cpu_code_written(cpu, place->region, place->physical, length);
-    }
-}
-
-uint64_t engine_commit(struct cpu *cpu, uint64_t return_address) {
-    cpu_io_done(cpu);
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct cpu_range *range = (struct cpu_range *)translator->range;
-    unsigned size = (unsigned)translator->pending_write;
-    translator->pending_write = 0;
-    if (size && translator->active_bytes != ~0ull)
-        commit_masked(cpu, range, size);
-    else if (size && cpu->hot.bounce)
-        cpu_range_write(cpu, range, (void *)cpu->hot.bounce, size);
-    else if (size)
-        note_written(cpu, range, size);
-    return return_address;
+    return dispatch_slowly(cpu);
 }
 
 /* ---- Instructions that C functions run ---- */
@@ -475,10 +312,10 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
     }
     if (result == CPU_STOP && (key & MODE_TF) && cpu->stop == CPU_STOP_HALT) {
         cpu->stop = CPU_STOP_NONE; /* the trap ends the halt at once */
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
+        return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
     }
     if (result == CPU_FAULT || result == CPU_STOP)
-        return after(cpu, result);
+        return dispatch_after(cpu, result);
     if (result == CPU_NEXT) {
         cpu->hot.rip = call->rip + call->op.length;
         if (!(key & MODE_CODE64))
@@ -489,9 +326,9 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
     if (cpu_translator(cpu)->holds_traps)
         return engine_dispatch(cpu);
     if ((key & MODE_TF) && !interrupt_ends_single_step(call->function))
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+        return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (result == CPU_JUMP || cpu->watch_hits || cpu->debug.hit)
-        return after(cpu, result);
+        return dispatch_after(cpu, result);
     if (call->ends_block || must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);
@@ -510,14 +347,14 @@ static uint64_t at_breakpoint(struct cpu *cpu) {
             cpu->stop = CPU_STOP_DEBUG;
             return 0;
         }
-    return go_slow(cpu);
+    return dispatch_slowly(cpu);
 }
 
 uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
-    const struct site *site = find_site(cpu, return_address, &block);
+    const struct site *site = dispatch_site(cpu, return_address, &block);
     if (!site)
-        return lost(cpu);
+        return dispatch_lost(cpu);
     flags_in(cpu);
     cpu_io_done(cpu);
     if (site->kind == SITE_BREAK) {
@@ -530,15 +367,15 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
             cpu->statistics.unimplemented++;
             cpu->call_full(cpu, engine_report_unimplemented, cpu);
         }
-        return after(cpu, cpu_fault(cpu, (enum cpu_vector)site->data));
+        return dispatch_after(cpu, cpu_fault(cpu, (enum cpu_vector)site->data));
     }
     cpu->hot.rip = block->rip + (uint64_t)site->data;
     if (!(block->key & MODE_CODE64))
         cpu->hot.rip &= 0xffffffffu;
     if (block->key & MODE_TF)
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+        return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (cpu->watch_hits || cpu->debug.hit)
-        return after(cpu, CPU_NEXT);
+        return dispatch_after(cpu, CPU_NEXT);
     cpu_translator(cpu)->link_site = site->other ? (struct site *)site : NULL;
     cpu_translator(cpu)->link_rip = return_address - 1;
     uint64_t host = engine_dispatch(cpu);
@@ -558,7 +395,7 @@ static bool undo_return(struct cpu *cpu) {
 /* JMP, CALL and RET to no address fault themselves, before the stack pointer moves. */
 static bool undo_branch(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
-    const struct site *site = find_site(cpu, return_address, &block);
+    const struct site *site = dispatch_site(cpu, return_address, &block);
     if (!site || site->kind != SITE_INDIRECT)
         return undo_return(cpu);
     cpu->hot.rip = block->rip + site->guest;
@@ -572,44 +409,8 @@ uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);
     if (!cpu_is_canonical(cpu->hot.rip) && undo_branch(cpu, return_address))
-        return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
+        return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
     if (cpu->mode_key & MODE_TF)
-        return after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
-    return after(cpu, CPU_NEXT);
-}
-
-/* ---- Host faults in translated code ---- */
-
-/* Whether a floating-point trap came from the x87 (or an MMX instruction that found its error pending). */
-static bool is_x87_error(const uint8_t *code) {
-    while (*code == 0x66 || *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)
-        code++;
-    if ((*code & 0xf8) == 0xd8 || *code == 0x9b)
-        return true;
-    uint32_t mxcsr;
-    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
-    return !(mxcsr & 0x3f & ~(mxcsr >> 7));
-}
-
-uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct block *block = code_cache_find(&cpu->engine->cache, return_address);
-    cpu->statistics.host_faults++;
-    if (!block)
-        return lost(cpu);
-    flags_in(cpu);
-    cpu->hot.rip = block_rip_at(block, return_address);
-    enum { SIGNAL_ILL = 4, SIGNAL_BUS = 7, SIGNAL_FPE = 8, SIGNAL_SEGV = 11, FPE_CODE_INTDIV = 1 };
-    switch (translator->fault.signal) {
-    case SIGNAL_FPE:
-        if (translator->fault.code == FPE_CODE_INTDIV)
-            return after(cpu, cpu_fault(cpu, VECTOR_DE));
-        if (is_x87_error((const uint8_t *)return_address))
-            return after(cpu, cpu_fault(cpu, VECTOR_MF));
-        return after(cpu, cpu_fault(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD));
-    case SIGNAL_ILL:
-        return after(cpu, cpu_fault(cpu, VECTOR_UD));
-    default: /* an unaligned operand, or an address that the host finds not canonical */
-        return after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
-    }
+        return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    return dispatch_after(cpu, CPU_NEXT);
 }

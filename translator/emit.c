@@ -41,7 +41,7 @@ void emit_modrm_memory(struct emitter *e, unsigned reg, const struct emit_memory
     unsigned mod = 0x80;
     if (displacement == 0 && (base & 7) != 5)
         mod = 0;
-    else if (displacement >= -128 && displacement <= 127)
+    else if (displacement >= -128 && displacement <= 127 && (!memory->is_evex || displacement == 0))
         mod = 0x40;
     if (index == HOST_NONE && (base & 7) != 4) {
         emit_u8(e, mod | reg | (base & 7));
@@ -70,8 +70,16 @@ static void emit_rex(struct emitter *e, bool w, unsigned reg, unsigned index, un
         emit_u8(e, 0x40 | rex);
 }
 
+void emit_memory_prefixes(struct emitter *e, const struct emit_memory *memory) {
+    if (!memory->is_window32)
+        return;
+    emit_u8(e, 0x65);
+    emit_u8(e, 0x67);
+}
+
 void emit_op_memory(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg,
                     const struct emit_memory *memory) {
+    emit_memory_prefixes(e, memory);
     if (prefix)
         emit_u8(e, prefix);
     emit_rex(e, rex_w, reg, memory->index, memory->base);
@@ -111,7 +119,7 @@ void emit_mov_immediate(struct emitter *e, unsigned to, uint64_t value) {
 }
 
 static struct emit_memory from_r(int32_t offset) {
-    return (struct emit_memory){REG_R, HOST_NONE, 1, offset};
+    return memory_at(REG_R, offset);
 }
 
 void emit_load(struct emitter *e, unsigned to, int32_t r_offset) {
@@ -140,7 +148,7 @@ void emit_lea(struct emitter *e, bool is_64, unsigned to, const struct emit_memo
 
 void emit_add_lea(struct emitter *e, unsigned to, unsigned a, unsigned b, int32_t displacement) {
     /* rbp and r13 as a base cost a displacement byte, and rsp cannot be an index: both are avoided by the callers. */
-    struct emit_memory memory = {(uint8_t)a, (uint8_t)b, 1, displacement};
+    struct emit_memory memory = memory_indexed(a, b, 1, displacement);
     emit_lea(e, true, to, &memory);
 }
 

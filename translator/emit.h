@@ -34,7 +34,17 @@ struct emitter {
 struct emit_memory {
     uint8_t base, index, scale; /* HOST_NONE: absent; scale 1, 2, 4, 8 */
     int32_t displacement;
+    bool is_window32;           /* gs:[32-bit address]: the window of a 32-bit guest */
+    bool is_evex;               /* where one byte of displacement counts operands */
 };
+
+static inline struct emit_memory memory_indexed(unsigned base, unsigned index, unsigned scale, int32_t displacement) {
+    return (struct emit_memory){.base = (uint8_t)base, .index = (uint8_t)index, .scale = (uint8_t)scale,
+                                .displacement = displacement};
+}
+static inline struct emit_memory memory_at(unsigned base, int32_t displacement) {
+    return memory_indexed(base, HOST_NONE, 1, displacement);
+}
 
 static inline void emit_u8(struct emitter *e, unsigned value) {
     if (e->at < e->end)
@@ -50,6 +60,8 @@ static inline uint64_t emit_address(const struct emitter *e) {
     return (uint64_t)e->at + (uint64_t)e->delta;
 }
 
+/* The prefixes that come before all others: segment and address size. */
+void emit_memory_prefixes(struct emitter *e, const struct emit_memory *memory);
 /* ModRM (and SIB, displacement) for a memory operand; bits of base and index beyond 7 belong into REX. */
 void emit_modrm_memory(struct emitter *e, unsigned reg, const struct emit_memory *memory);
 /* opcode: 0xNN, 0x0FNN, 0x0F38NN; rex_w for 64-bit; prefix: 0 or 66h, F2h, F3h. byte_register: spl..dil need a REX. */

@@ -15,6 +15,8 @@
 
 #define ENGINE_HASH (1u << 16)
 #define ENGINE_VCPUS 255
+#define ENGINE_SOFT_SITES 65536u
+#define SOFT_SITE_COUNT 3 /* failures that make an instruction use the software tables for good */
 
 /* Code that is made once: ways out of translated code and back (stubs.c). */
 struct stubs {
@@ -69,12 +71,15 @@ struct engine {
     unsigned breakpoint_count; /* of all vCPUs, for the translator */
     uint64_t breakpoint[256];
     struct decoder *decoder;
+    uint8_t soft_site[ENGINE_SOFT_SITES]; /* by engine_soft_site: how often such an instruction's window failed */
 };
 
 /* The translator's part of struct cpu (cpu->translator). */
 struct cpu_translator {
     bool slow;                 /* the next block runs one instruction with slow accesses */
     bool user_stack;           /* the shadow stack in use is that of CPL 3 */
+    bool stack_uses_window[2]; /* a shadow stack may hold return sites of code made with MODE_WINDOW */
+    bool window_missed;        /* the slow access to come is one that the window lacked */
     bool holds_traps;          /* SS was just loaded: no instruction breakpoint at the next instruction */
     bool was_shadowed;         /* the instruction at shadowed_rip was entered in the shadow of STI or MOV SS */
     bool missing;              /* engine_dispatch found no block for missing_physical, missing_key */
@@ -97,6 +102,7 @@ struct cpu_translator {
     struct {
         uint64_t rip, address;
         int signal, code;
+        bool is_write;
     } fault;                   /* the last host fault */
     _Alignas(64) uint8_t bounce[256];
 };
@@ -104,6 +110,16 @@ struct cpu_translator {
 static inline struct cpu_translator *cpu_translator(struct cpu *cpu) {
     _Static_assert(sizeof(struct cpu_translator) <= sizeof cpu->translator, "struct cpu has too little room");
     return (struct cpu_translator *)&cpu->translator;
+}
+
+/* ---- fault.c (light) ---- */
+/* The instruction at this guest-physical address, made for a window, met what no window holds. */
+void engine_note_soft_site(struct cpu *cpu, uint64_t physical);
+static inline unsigned engine_soft_site(uint64_t physical) {
+    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 48) & (ENGINE_SOFT_SITES - 1);
+}
+static inline bool engine_is_soft_site(const struct engine *engine, uint64_t physical) {
+    return __atomic_load_n(&engine->soft_site[engine_soft_site(physical)], __ATOMIC_RELAXED) >= SOFT_SITE_COUNT;
 }
 
 /* ---- find.c (light) ---- */

@@ -54,9 +54,9 @@ static void translate_ac(struct translation *t, bool value) {
     emit_set_flag(t, 18, value);
     emit_load(e, REG_S, value ? R_STATE(hot.supervisor_view[1]) : R_STATE(hot.supervisor_view[0]));
     emit_store(e, R_STATE(hot.view), REG_S);
-    struct emit_memory tables = {REG_S, HOST_NONE, 1, (int32_t)offsetof(struct view, tables)};
+    struct emit_memory tables = memory_at(REG_S, (int32_t)offsetof(struct view, tables));
     emit_op_memory(e, 0, true, 0x8b, REG_S, &tables);
-    struct emit_memory base = {REG_S, HOST_NONE, 1, 12};
+    struct emit_memory base = memory_at(REG_S, 12);
     emit_lea(e, true, REG_R, &base);
 }
 
@@ -80,7 +80,7 @@ static const uint8_t not_a[] = {0x48, 0xf7, 0xd1}, not_t[] = {0x49, 0xf7, 0xd7};
 
 /* host += addend, and back again (by the addend's complement plus one). */
 static void emit_index_shift(struct translation *t, unsigned host, unsigned addend, bool back) {
-    struct emit_memory sum = {(uint8_t)host, (uint8_t)addend, 1, back};
+    struct emit_memory sum = memory_indexed(host, addend, 1, back);
     emit_lea(&t->e, (t->key & MODE_CODE) == MODE_CODE64 || !back, host, &sum);
 }
 

@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "memory/window.h"
 #include "translator/engine.h"
 
 static struct memory_region *region_of(struct engine *engine, uint64_t page) {
@@ -42,11 +43,17 @@ static void for_each_view(struct engine *engine, void (*visit)(struct view *view
     }
 }
 
+static void drop_writes(struct view *view, uint64_t memory_page) {
+    view_drop_writes(view, memory_page);
+    if (view->window)
+        window_drop_writes(view->window, memory_page);
+}
+
 void invalidate_writes(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
     if (!region)
         return;
-    for_each_view(engine, view_drop_writes, (uint64_t)memory_host(region, guest_physical_at(page)));
+    for_each_view(engine, drop_writes, (uint64_t)memory_host(region, guest_physical_at(page)));
     atomic_fetch_and(memory_page_flags(region, guest_physical_at(page)), (uint8_t)~MEMORY_WRITE_CACHED);
 }
 

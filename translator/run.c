@@ -13,6 +13,7 @@
 #include "cpu/mode.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
+#include "cpu/window.h"
 #include "translator/engine.h"
 
 /* ---- Overwritten code ---- */
@@ -86,6 +87,7 @@ static enum cpu_result deliver_pending(struct cpu *cpu) {
     if (vector < 0)
         return CPU_NEXT;
     cpu->statistics.interrupts++;
+    cpu_window_sample(cpu);
     engine_log(cpu->engine, TRAPEZE_LOG_INT, "cpu %u: interrupt %d, rip %016llx", cpu->index, vector,
                (unsigned long long)cpu->hot.rip);
     return cpu_deliver_interrupt(cpu, (unsigned)vector);
@@ -203,6 +205,9 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
     if (cpu->io.waiting)
         cpu_io_answer(cpu, exit->io.value);
     *exit = (struct trapeze_exit){0};
+    cpu->host_gs = CPU_NO_HOST_GS; /* this may be another thread */
+    if (cpu->mode_key & MODE_WINDOW)
+        cpu_mode_changed(cpu);
     for (;;) {
         if (tell_io(cpu, exit))
             return;
@@ -216,6 +221,8 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
             cpu_flush_all(cpu);
         }
         start_processor(cpu);
+        if ((cpu->mode_key & MODE_WINDOW) && cpu_window_is_outdated(cpu->hot.view))
+            cpu_mode_changed(cpu);
         if (translator->latched & REQUEST_KICK) {
             translator->latched &= ~(uint32_t)REQUEST_KICK;
             exit->reason = TRAPEZE_EXIT_KICKED;

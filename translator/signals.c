@@ -42,6 +42,7 @@ static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontex
     translator->fault.signal = number;
     translator->fault.code = info->si_code;
     translator->fault.address = (uint64_t)info->si_addr;
+    translator->fault.is_write = number == SIGSEGV && (regs[REG_ERR] & 2);
     translator->fault.rip = rip;
     regs[REG_RSP] -= 8;
     *(uint64_t *)regs[REG_RSP] = rip;

@@ -17,7 +17,7 @@ static struct address stack_address(const struct translation *t, unsigned base, 
 
 /* to (a host register) = from + displacement in the stack's width; the rest of `to` stays in 16 bits. */
 static void emit_stack_add(struct translation *t, unsigned to, unsigned from, int32_t displacement) {
-    struct emit_memory sum = {(uint8_t)from, HOST_NONE, 1, displacement};
+    struct emit_memory sum = memory_at(from, displacement);
     switch (stack_bytes(t)) {
     case 8:
         emit_lea(&t->e, true, to, &sum);
@@ -47,10 +47,9 @@ static void emit_value_store(struct translation *t, unsigned bytes, unsigned fro
 }
 
 /* Opens a store of `bytes` below the stack pointer. */
-static void emit_push_access(struct translation *t, unsigned bytes) {
+static struct emit_memory emit_push_access(struct translation *t, unsigned bytes) {
     struct address address = stack_address(t, CPU_RSP, -(int32_t)bytes);
-    emit_offset(t, &address);
-    emit_access(t, &address, bytes, MEMORY_WRITE);
+    return emit_reach(t, &address, bytes, MEMORY_WRITE);
 }
 
 static void emit_push_done(struct translation *t, unsigned bytes) {
@@ -60,13 +59,11 @@ static void emit_push_done(struct translation *t, unsigned bytes) {
 
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
     struct emitter *e = &t->e;
-    emit_push_access(t, bytes);
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    struct emit_memory place = emit_push_access(t, bytes);
     if (bytes == 8 && (uint64_t)(int32_t)value != value) {
-        emit_add_lea(e, REG_A, REG_S, REG_A, 0);
-        emit_mov_immediate(e, REG_S, value);
-        place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
-        emit_value_store(t, 8, REG_S, &place);
+        unsigned scratch = emit_free_scratch(t, &place);
+        emit_mov_immediate(e, scratch, value);
+        emit_value_store(t, 8, scratch, &place);
     } else {
         emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0xc7, 0, &place);
         if (bytes == 2) {
@@ -79,17 +76,15 @@ void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
     emit_push_done(t, bytes);
 }
 
-/* Stores S' value from its slot, or a register, at the open access. */
-static void emit_store_value(struct translation *t, unsigned bytes, unsigned guest) {
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+/* Stores the value from its slot, or a register, at the open access. */
+static void emit_store_value(struct translation *t, unsigned bytes, unsigned guest, struct emit_memory place) {
     if (guest != CPU_NO_REGISTER && host_register[guest] != HOST_NONE) {
         emit_value_store(t, bytes, host_register[guest], &place);
         return;
     }
-    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
-    emit_load(&t->e, REG_S, guest == CPU_NO_REGISTER ? R_VALUE : R_GPR(guest));
-    place = (struct emit_memory){REG_A, HOST_NONE, 1, 0};
-    emit_value_store(t, bytes, REG_S, &place);
+    unsigned scratch = emit_free_scratch(t, &place);
+    emit_load(&t->e, scratch, guest == CPU_NO_REGISTER ? R_VALUE : R_GPR(guest));
+    emit_value_store(t, bytes, scratch, &place);
 }
 
 void translate_push(struct translation *t) {
@@ -101,24 +96,21 @@ void translate_push(struct translation *t) {
     }
     unsigned guest = CPU_NO_REGISTER;
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        emit_operand_access(t, operand, MEMORY_READ);
-        struct emit_memory place = {REG_S, REG_A, 1, 0};
+        struct emit_memory place = emit_operand(t, operand, MEMORY_READ);
         emit_value_load(t, bytes, REG_S, &place);
         emit_store(&t->e, R_VALUE, REG_S);
     } else {
         bool high;
         guest = decode_gpr(operand->reg.value, &high);
     }
-    emit_push_access(t, bytes);
-    emit_store_value(t, bytes, guest);
+    struct emit_memory top = emit_push_access(t, bytes);
+    emit_store_value(t, bytes, guest, top);
     emit_push_done(t, bytes);
 }
 
 void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
     struct address address = stack_address(t, CPU_RSP, 0);
-    emit_offset(t, &address);
-    emit_access(t, &address, bytes, MEMORY_READ);
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    struct emit_memory place = emit_reach(t, &address, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
     emit_move_sp(t, (int32_t)(bytes + release));
 }
@@ -127,7 +119,7 @@ void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
 static void emit_set_guest(struct translation *t, unsigned guest, unsigned bytes) {
     unsigned host = host_register[guest];
     if (host == HOST_NONE) {
-        struct emit_memory slot = {REG_R, HOST_NONE, 1, R_GPR(guest)};
+        struct emit_memory slot = memory_at(REG_R, R_GPR(guest));
         emit_value_store(t, bytes == 2 ? 2 : 8, REG_S, &slot);
     } else if (bytes == 2) {
         emit_op_register(&t->e, 0x66, false, 0x8b, host, REG_S);
@@ -146,17 +138,13 @@ void translate_pop(struct translation *t) {
         return;
     }
     struct address top = stack_address(t, CPU_RSP, 0);
-    emit_offset(t, &top);
-    emit_access(t, &top, bytes, MEMORY_READ);
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    struct emit_memory place = emit_reach(t, &top, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
     emit_store(&t->e, R_VALUE, REG_S);
     struct address to = address_of(t, operand);
     if (to.base == CPU_RSP)
         to.displacement += bytes; /* the address counts with the new stack pointer */
-    emit_offset(t, &to);
-    emit_access(t, &to, bytes, MEMORY_WRITE);
-    emit_store_value(t, bytes, CPU_NO_REGISTER);
+    emit_store_value(t, bytes, CPU_NO_REGISTER, emit_reach(t, &to, bytes, MEMORY_WRITE));
     emit_access_done(t, MEMORY_WRITE);
     emit_move_sp(t, (int32_t)bytes);
 }
@@ -164,9 +152,7 @@ void translate_pop(struct translation *t) {
 void translate_leave(struct translation *t) {
     unsigned bytes = t->in.z.operand_width / 8;
     struct address frame = stack_address(t, CPU_RBP, 0);
-    emit_offset(t, &frame);
-    emit_access(t, &frame, bytes, MEMORY_READ);
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    struct emit_memory place = emit_reach(t, &frame, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
     emit_stack_add(t, host_register[CPU_RSP], host_register[CPU_RBP], (int32_t)bytes);
     emit_set_guest(t, CPU_RBP, bytes);

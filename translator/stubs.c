@@ -1,27 +1,23 @@
 /*
  * The ways out of translated code into C and back, made once per machine.
  *
- * Out: guest registers go to cpu->hot.gpr, flags to raw_flags, the two scratch registers to hot.scratch; the C function
+ * Out: guest registers go to cpu->hot.gpr, flags to raw_flags, the scratch registers to hot.scratch; the C function
  * runs on the stack that `enter` was called on. Back: everything is loaded again, R from the view that is current then.
  */
 #include "translator/engine.h"
 
-enum { SCRATCH_A = 0, SCRATCH_S = 1 };
+enum { SCRATCH_A = 0, SCRATCH_S = 1, SCRATCH_T = 4 };
 
 #define R_SCRATCH(i) (R_STATE(hot.scratch) + 8 * (i))
 #define CPU_OFFSET(field) ((int32_t)offsetof(struct cpu, field))
 
-static struct emit_memory at(unsigned base, int32_t displacement) {
-    return (struct emit_memory){(uint8_t)base, HOST_NONE, 1, displacement};
-}
-
 static void load_from(struct emitter *e, unsigned to, unsigned base, int32_t offset) {
-    struct emit_memory memory = at(base, offset);
+    struct emit_memory memory = memory_at(base, offset);
     emit_op_memory(e, 0, true, 0x8b, to, &memory);
 }
 
 static void store_to(struct emitter *e, unsigned base, int32_t offset, unsigned from) {
-    struct emit_memory memory = at(base, offset);
+    struct emit_memory memory = memory_at(base, offset);
     emit_op_memory(e, 0, true, 0x89, from, &memory);
 }
 
@@ -44,7 +40,7 @@ static void emit_resume(struct emitter *e) {
     /* R = cpu->hot.view->tables + 12 */
     load_from(e, REG_R, HOST_RBX, CPU_OFFSET(hot.view));
     load_from(e, REG_R, REG_R, (int32_t)offsetof(struct view, tables));
-    struct emit_memory base = at(REG_R, 12);
+    struct emit_memory base = memory_at(REG_R, 12);
     emit_lea(e, true, REG_R, &base);
     emit_load(e, HOST_RSP, R_STATE(hot.shadow_stack));
 
@@ -75,7 +71,8 @@ static void emit_resume(struct emitter *e) {
         if (host_register[guest] != HOST_NONE)
             emit_load(e, host_register[guest], R_GPR(guest));
     emit_load(e, REG_A, R_SCRATCH(SCRATCH_A));
-    struct emit_memory target = at(REG_R, R_STATE(hot.raw));
+    emit_load(e, REG_T, R_SCRATCH(SCRATCH_T));
+    struct emit_memory target = memory_at(REG_R, R_STATE(hot.raw));
     emit_load(e, REG_S, R_SCRATCH(SCRATCH_S));
     emit_op_memory(e, 0, false, 0xff, 4, &target); /* jmp [hot.raw[0]] */
 }
@@ -88,6 +85,7 @@ static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu 
             emit_store(e, R_GPR(guest), host_register[guest]);
     emit_store(e, R_SCRATCH(SCRATCH_A), REG_A);
     emit_store(e, R_SCRATCH(SCRATCH_S), REG_S);
+    emit_store(e, R_SCRATCH(SCRATCH_T), REG_T);
     pop(e, HOST_RSI);  /* the return address */
     emit_u8(e, 0x9c);  /* pushfq */
     pop(e, HOST_RAX);
@@ -131,10 +129,10 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
 /* A return that the shadow stack did not know: where the jump cache knows S and nothing is pending, goes there with the
    stack pointer moved; else falls through. */
 static void emit_return_lookup(struct emitter *e, int32_t adjust) {
-    static const struct emit_memory twice = {REG_A, REG_A, 1, 0};
-    struct emit_memory stack = at(HOST_RSP, adjust);
-    struct emit_memory tag = {REG_R, REG_A, 8, R_TABLE(jump[0].negative_target)};
-    struct emit_memory host = {REG_R, REG_A, 8, R_TABLE(jump[0].host)};
+    struct emit_memory twice = memory_indexed(REG_A, REG_A, 1, 0);
+    struct emit_memory stack = memory_at(HOST_RSP, adjust);
+    struct emit_memory tag = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].negative_target));
+    struct emit_memory host = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].host));
     emit_load32(e, REG_A, R_STATE(hot.run));
     uint8_t *pending = emit_jrcxz(e);
     emit_zero_extend16(e, REG_A, REG_S);

@@ -75,7 +75,7 @@ static void translate_lea(struct translation *t) {
     if (host == HOST_NONE) {
         if (bits == 32)
             emit_mov32(&t->e, REG_S, REG_S);
-        struct emit_memory slot = {REG_R, HOST_NONE, 1, R_GPR(guest)};
+        struct emit_memory slot = memory_at(REG_R, R_GPR(guest));
         emit_op_memory(&t->e, bits == 16 ? 0x66 : 0, bits != 16, 0x89, REG_S, &slot);
     } else if (bits == 16) {
         emit_op_register(&t->e, 0x66, false, 0x8b, host, REG_S);
@@ -113,7 +113,7 @@ static void translate_bit(struct translation *t) {
     emit_store(e, index_slot, REG_A);
     emit_offset(t, &address);
     emit_load(e, REG_A, index_slot);
-    struct emit_memory sum = {REG_S, REG_A, (uint8_t)bytes, 0};
+    struct emit_memory sum = memory_indexed(REG_S, REG_A, bytes, 0);
     emit_lea(e, address.size == 8, REG_S, &sum);
     if (address.size == 2)
         emit_zero_extend16(e, REG_S, REG_S);
@@ -124,10 +124,10 @@ static void translate_bit(struct translation *t) {
     emit_load(e, REG_S, index_slot);
     static const uint8_t not_s[] = {0x49, 0xf7, 0xd3};
     emit_bytes(e, not_s, sizeof not_s);
-    struct emit_memory lower = {REG_A, REG_S, (uint8_t)bytes, (int32_t)bytes};
+    struct emit_memory lower = memory_indexed(REG_A, REG_S, bytes, (int32_t)bytes);
     emit_lea(e, true, REG_A, &lower);
     unsigned reg = emit_guest(t, guest, REG_S);
-    struct emit_memory place = {REG_A, HOST_NONE, 1, 0};
+    struct emit_memory place = memory_at(REG_A, 0);
     if (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
         emit_u8(e, 0xf0);
     emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0x0f00 | t->in.z.opcode, reg, &place);
@@ -142,12 +142,11 @@ static void translate_xlat(struct translation *t) {
         if (t->in.operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             address.segment = (uint8_t)decode_segment(t->in.operand[i].mem.segment);
     emit_op_register(e, 0, false, 0x0fb6, REG_S, HOST_RAX); /* movzx r11d, al */
-    struct emit_memory sum = {host_register[CPU_RBX], REG_S, 1, 0};
+    struct emit_memory sum = memory_indexed(host_register[CPU_RBX], REG_S, 1, 0);
     emit_lea(e, address_bytes == 8, REG_S, &sum);
     if (address_bytes == 2)
         emit_zero_extend16(e, REG_S, REG_S);
-    emit_access(t, &address, 1, MEMORY_READ);
-    struct emit_memory place = {REG_S, REG_A, 1, 0};
+    struct emit_memory place = emit_reach_offset(t, &address, 1, MEMORY_READ);
     emit_op_memory(e, 0, false, 0x8a, HOST_RAX, &place);
 }
 
@@ -383,6 +382,7 @@ static void translate_instructions(struct translation *t, struct source *source,
         t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
         bool in_shadow = t->skips_poll;
         translate_instruction(t);
+        note_region(t);
         if (in_shadow)
             t->skips_poll = false;
         unsigned length = t->in.z.length;
@@ -400,7 +400,8 @@ static void translate_instructions(struct translation *t, struct source *source,
 
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page) {
-    struct translation t = {.engine = engine, .cpu = cpu, .key = key, .start_rip = cpu->hot.rip};
+    struct translation t = {.engine = engine, .cpu = cpu, .key = key, .start_rip = cpu->hot.rip,
+                            .region_guest = CPU_NO_REGISTER};
     *result = CPU_NEXT;
     *needed_page = BLOCK_NO_PAGE;
     const uint8_t *bytes = region_bytes(cpu, physical);

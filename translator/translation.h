@@ -84,6 +84,8 @@ struct translation {
     unsigned late_count;
     bool ended, failed;
     bool skips_poll;           /* the instruction is in the shadow of STI */
+    uint8_t region_guest;      /* the guest register whose region's addend is in T, or CPU_NO_REGISTER */
+    uint32_t region_drift;     /* bytes that it may have moved since */
 };
 
 /* ---- decode.c ---- */
@@ -120,12 +122,24 @@ struct address {
 struct address address_of(const struct translation *t, const ZydisDecodedOperand *operand);
 /* S = offset within the segment. Uses A. */
 void emit_offset(struct translation *t, const struct address *address);
-/* From S = offset to A = addend, so that [S + A] is the host address of `size` bytes; may leave for a fault. */
+/* The operand's place as a host memory operand; uses A, S and T, and may leave for a fault there or at the place. */
+struct emit_memory emit_reach(struct translation *t, const struct address *address, unsigned size,
+                              enum memory_kind kind);
+/* The same from S = offset within the segment. */
+struct emit_memory emit_reach_offset(struct translation *t, const struct address *address, unsigned size,
+                                     enum memory_kind kind);
+/* The same, but what faults does so before the place is used: from S = offset to the place [S + A]. */
 void emit_access(struct translation *t, const struct address *address, unsigned size, enum memory_kind kind);
+/* Makes the place [reg]. */
+void emit_flatten(struct translation *t, struct emit_memory *place, unsigned reg);
+/* S or A, as one that the place does not need; it may change the place. */
+unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
+/* Behind each instruction: whether T still holds the addend of its register's region. */
+void note_region(struct translation *t);
 /* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
 void emit_access_done(struct translation *t, enum memory_kind kind);
-/* All of the former for the instruction's operand: S + A is the host address. */
-void emit_operand_access(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
+/* emit_reach of the instruction's explicit memory operand. */
+struct emit_memory emit_operand(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
 
 /* ---- masked.c ---- */
 bool is_masked_access(const struct instruction *in);
@@ -164,6 +178,9 @@ struct site *add_site(struct translation *t, enum site_kind kind);
 /* ---- values ---- */
 static inline uint16_t host_offset(const struct translation *t) {
     return (uint16_t)(t->e.at - t->start);
+}
+static inline uint64_t instruction_physical(const struct translation *t) {
+    return t->block->physical + (t->in.rip - t->start_rip);
 }
 static inline uint64_t next_rip(const struct translation *t) {
     return t->in.rip + t->in.z.length;

@@ -1,7 +1,9 @@
 /* libtrapeze: virtual CPUs, their state and their events. */
+#include <asm/hwcap2.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -60,6 +62,8 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     cpu->model = machine->model;
     cpu->engine = engine;
     cpu->call_full = engine_call_full;
+    cpu->has_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+    cpu->windows = (unsigned)machine->config.windows;
     cpu->hot.self = cpu;
     cpu->views.state_fd = fd;
     cpu->views.state_size = vcpu->state_size;

@@ -66,11 +66,15 @@ struct trapeze_interrupt_controller {
 
 /* ---- Machine --------------------------------------------------------------------------------------------------- */
 
+/* TRAPEZE_WINDOWS_AUTO: for user code that has run for a while; ALWAYS: for all of it, at once (for tests). */
+enum trapeze_windows { TRAPEZE_WINDOWS_AUTO = 0, TRAPEZE_WINDOWS_OFF, TRAPEZE_WINDOWS_ALWAYS };
+
 struct trapeze_config {
     const char *cpu_model;  /* "-cpu" string: model[,+feature][,-feature][,feature=on|off]; NULL: "host" */
     unsigned vcpu_count;    /* topology that CPUID tells; 0: 1 */
     uint64_t code_cache;    /* bytes of translated code kept; 0: 128 MiB */
     struct trapeze_io io;   /* callbacks NULL: every access is an exit, or open bus */
+    enum trapeze_windows windows; /* when guest memory is mapped for direct access; see docs/translation.md */
     bool unclaimed_exits;   /* accesses that no device claims leave trapeze_vcpu_run */
     /* Called for each instruction without a rule, once per address; NULL: not told. */
     void (*unimplemented)(void *opaque, uint64_t linear, const uint8_t *bytes, unsigned length);
@@ -239,6 +243,7 @@ struct trapeze_statistics {
     uint64_t helper_calls_privileged;   /* instructions that no host could run as they are */
     uint64_t helper_calls_unprivileged; /* unprivileged instructions that a C function ran */
     uint64_t unimplemented;             /* #UD because of a missing rule */
+    uint64_t windows_opened, windows_compared, window_fills;
 };
 void trapeze_machine_statistics(const struct trapeze_machine *machine, struct trapeze_statistics *statistics);
 

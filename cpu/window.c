@@ -1,0 +1,205 @@
+/* Opening, filling and comparing of windows; what maps on the host runs behind call_full. */
+#include "cpu/window.h"
+#include "cpu/mode.h"
+#include "cpu/views.h"
+#include "cpu/watch.h"
+
+enum {
+    MERIT_TO_OPEN = 2,    /* samples */
+    MERIT_TO_COMPARE = 1,
+    MAPPED_AT_OPENING = 1024, /* pages that the software tables know already */
+};
+
+/* ---- What may be mapped ---- */
+
+static bool is_code(_Atomic uint8_t *flags) {
+    return atomic_load(flags) & MEMORY_CODE;
+}
+
+/* Marks the pages as reachable by stores. False where one of them has translated code; see cpu_fill for the order. */
+static bool claim_writes(struct memory_region *region, guest_physical physical, unsigned pages) {
+    _Atomic uint8_t *flags = memory_page_flags(region, physical);
+    const uint8_t both = MEMORY_WRITE_CACHED | MEMORY_DIRTY;
+    bool is_free = true;
+    for (unsigned i = 0; i < pages && is_free; i++) {
+        if ((atomic_load_explicit(&flags[i], memory_order_relaxed) & both) != both)
+            atomic_fetch_or(&flags[i], both);
+        is_free = !is_code(&flags[i]);
+    }
+    return is_free;
+}
+
+static bool is_whole_in(const struct memory_region *region, uint64_t physical, uint64_t size) {
+    return physical >= region->base && physical - region->base + size <= region->length;
+}
+
+struct mapping {
+    struct cpu *cpu;
+    struct view *view;
+    uint64_t linear;
+    struct cpu_translation translation;
+    bool done, is_writable;
+};
+
+static bool map(struct mapping *mapping, struct memory_region *region, unsigned pages) {
+    uint64_t size = pages * (uint64_t)MEMORY_PAGE;
+    guest_physical physical = guest_physical_at(mapping->translation.physical.value & ~(size - 1));
+    bool can_write = mapping->translation.writable && mapping->translation.dirty &&
+                     !(region->flags & TRAPEZE_MEMORY_READ_ONLY);
+    if (!is_whole_in(region, physical.value, size))
+        return false;
+    if (can_write && !claim_writes(region, physical, pages)) {
+        if (pages > 1)
+            return false;
+        can_write = false;
+    }
+    struct window_piece piece = {.linear = mapping->linear & ~(size - 1),
+                                 .memory = memory_host(region, physical),
+                                 .pages = (uint16_t)pages,
+                                 .writable = can_write};
+    mapping->is_writable = can_write;
+    return window_map(mapping->view->window, &piece, region->fd, region->offset + (physical.value - region->base));
+}
+
+static uint64_t map_page(void *argument) {
+    struct mapping *mapping = argument;
+    struct machine_memory *memory = mapping->cpu->memory;
+    struct memory_region *region = memory_find(memory, mapping->translation.physical);
+    mapping->done = false;
+    if (!region || (region->flags & TRAPEZE_MEMORY_LOG_DIRTY) || !window_reserve(mapping->view, mapping->linear))
+        return 0;
+    bool is_large = mapping->translation.page_shift > 12 && memory->address_mask == ~0ull;
+    mapping->done = (is_large && map(mapping, region, WINDOW_LARGE)) || map(mapping, region, 1);
+    return 0;
+}
+
+bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
+    struct mapping mapping = {.cpu = cpu, .view = cpu->hot.view, .linear = linear};
+    if (!cpu_walk_look(cpu, linear, &mapping.translation))
+        return false;
+    cpu->call_full(cpu, map_page, &mapping);
+    cpu->statistics.window_fills++;
+    return mapping.done && (mapping.is_writable || !is_write);
+}
+
+/* ---- Opening ---- */
+
+static void map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
+    uint64_t linear = -view->tables->read_tag[index];
+    struct mapping mapping = {.cpu = cpu, .view = view, .linear = linear};
+    if (view_index(linear) != index || !cpu_is_canonical(linear) || !cpu_walk_look(cpu, linear, &mapping.translation))
+        return;
+    if (!window_find(view->window, linear))
+        map_page(&mapping);
+}
+
+static uint64_t open_window(void *argument) {
+    struct cpu *cpu = ((struct mapping *)argument)->cpu;
+    struct view *view = ((struct mapping *)argument)->view;
+    if (!window_create(view, cpu_is_long_mode(cpu)))
+        return 0;
+    unsigned count = view->filled < MAPPED_AT_OPENING ? view->filled : MAPPED_AT_OPENING;
+    for (unsigned i = 0; i < count; i++)
+        map_known_page(cpu, view, view->list[view->filled - 1 - i]);
+    return 0;
+}
+
+/* Region 0, where all of 32-bit code's addresses are. */
+static uint64_t reserve_first(void *argument) {
+    return window_reserve(((struct mapping *)argument)->view, 0);
+}
+
+/* ---- Comparing ---- */
+
+static bool still_holds(struct cpu *cpu, const struct window_piece *piece) {
+    struct cpu_translation now;
+    if (!cpu_walk_look(cpu, piece->linear, &now))
+        return false;
+    struct memory_region *region = memory_find(cpu->memory, now.physical);
+    if (!region || memory_host(region, now.physical) != piece->memory || (region->flags & TRAPEZE_MEMORY_LOG_DIRTY))
+        return false;
+    if (piece->pages > 1 && now.page_shift == 12)
+        return false;
+    return !piece->writable || (now.writable && now.dirty && !(region->flags & TRAPEZE_MEMORY_READ_ONLY));
+}
+
+static uint64_t compare_window(void *argument) {
+    struct mapping *mapping = argument;
+    struct window *window = mapping->view->window;
+    for (unsigned i = window->piece_count; i-- > 0;)
+        if (!still_holds(mapping->cpu, &window->piece[i]))
+            window_unmap(window, &window->piece[i]);
+    return 0;
+}
+
+static uint64_t drop_pages(void *argument) {
+    struct view *view = ((struct mapping *)argument)->view;
+    for (unsigned i = 0; i < view->dropped_count; i++) {
+        struct window_piece *piece = window_find(view->window, view->dropped[i]);
+        if (piece)
+            window_unmap(view->window, piece);
+    }
+    return 0;
+}
+
+/* ---- Use ---- */
+
+/* The base that 32-bit code's accesses add. Nothing else in the process uses the host's GS. */
+static void set_host_gs(struct cpu *cpu, uint64_t base) {
+    if (cpu->host_gs == base)
+        return;
+    cpu->host_gs = base;
+    if (cpu->has_fsgsbase) {
+        __asm__ volatile(".byte 0xf3, 0x48, 0x0f, 0xae, 0xd8" : : "a"(base)); /* wrgsbase rax */
+    } else {
+        enum { SYS_ARCH_PRCTL = 158, ARCH_SET_GS = 0x1001 };
+        uint64_t result = SYS_ARCH_PRCTL;
+        __asm__ volatile("syscall" : "+a"(result) : "D"((uint64_t)ARCH_SET_GS), "S"(base) : "rcx", "r11", "memory");
+    }
+}
+
+static bool qualifies(const struct cpu *cpu, uint32_t key) {
+    const uint32_t never = MODE_TF | MODE_BREAKPOINTS | MODE_VM86 | MODE_SLOW;
+    const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_FLAT;
+    if (cpu->windows == CPU_WINDOWS_OFF || (key & never) || (key & MODE_CPL) != MODE_CPL || !(cpu->cr0 & CR0_PG) ||
+        cpu_is_watching(cpu))
+        return false;
+    return (key & MODE_CODE) == MODE_CODE64 || (key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
+}
+
+bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
+    if (!qualifies(cpu, key))
+        return false;
+    bool is_forced = cpu->windows == CPU_WINDOWS_ALWAYS;
+    struct mapping request = {.cpu = cpu, .view = view};
+    if (!view->window) {
+        if (view->window_merit < MERIT_TO_OPEN && !is_forced)
+            return false;
+        cpu->call_full(cpu, open_window, &request);
+        if (!view->window)
+            return false;
+        cpu->statistics.windows_opened++;
+    } else if (view->window_is_stale) {
+        if (view->window_merit < MERIT_TO_COMPARE && !is_forced)
+            return false;
+        cpu->call_full(cpu, compare_window, &request);
+        cpu->statistics.windows_compared++;
+    } else if (view->dropped_count) {
+        cpu->call_full(cpu, drop_pages, &request);
+    }
+    view->window_is_stale = false;
+    view->dropped_count = 0;
+    if ((key & MODE_CODE) == MODE_CODE64)
+        return view->window->region_size > 1ull << 32;
+    if (!view->window_base)
+        cpu->call_full(cpu, reserve_first, &request);
+    if (!view->window_base)
+        return false;
+    set_host_gs(cpu, view->window_base);
+    return true;
+}
+
+void cpu_window_sample(struct cpu *cpu) {
+    if (cpu->cpl == 3)
+        cpu->hot.view->window_merit++;
+}

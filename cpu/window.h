@@ -1,0 +1,30 @@
+/*
+ * When a view's window (memory/window.h) is used, and what is mapped there. A window is opened for an address space that
+ * was seen at work several times in a row, because mapping a page costs microseconds; after a flush it has to be seen at
+ * work again, and is then compared with the guest's page tables before anything runs on it.
+ */
+#ifndef CPU_WINDOW_H
+#define CPU_WINDOW_H
+
+#include "memory/window.h"
+#include "cpu/cpu.h"
+
+/*
+ * Whether code under this mode key may run on the view's window, which is brought up to date for it. Called where the
+ * mode or the view changes.
+ */
+bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key);
+/* An interrupt found the vCPU in user code: one sample of work for the current view. */
+void cpu_window_sample(struct cpu *cpu);
+/*
+ * Maps the page of `linear`, which cpu_fill has just allowed for such an access, reserving its region if need be. False:
+ * it cannot be had in the window.
+ */
+bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write);
+
+/* Whether something was flushed while code of the window may still be under way. */
+static inline bool cpu_window_is_outdated(const struct view *view) {
+    return view->window && (view->window_is_stale || view->dropped_count);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* What the files of the dispatcher share: dispatch.c, slow_access.c, fault.c. Light code. */
+#ifndef TRANSLATOR_DISPATCH_H
+#define TRANSLATOR_DISPATCH_H
+
+#include "cpu/mode.h"
+#include "cpu/views.h"
+#include "translator/engine.h"
+
+enum { GUEST_FLAGS = FLAG_ARITHMETIC | FLAG_DF, HOST_FLAGS = FLAG_FIXED | FLAG_IF };
+
+static inline void flags_in(struct cpu *cpu) {
+    cpu->hot.rflags = (cpu->hot.rflags & ~(uint64_t)GUEST_FLAGS) | (cpu->hot.raw_flags & GUEST_FLAGS);
+}
+
+static inline void flags_out(struct cpu *cpu) {
+    cpu->hot.raw_flags = (cpu->hot.rflags & GUEST_FLAGS) | HOST_FLAGS;
+}
+
+static inline uint64_t scratch_s(const struct cpu *cpu) {
+    return cpu->hot.scratch[1];
+}
+
+/* After an instruction that a C function ran: the host address for wherever the state says, or 0. */
+uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result);
+/* Runs the current instruction again, alone and with its accesses the slow way. */
+uint64_t dispatch_slowly(struct cpu *cpu);
+/* The site behind a call that left, and its block; NULL when there is none. */
+const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block);
+/* A way out without a site is a bug of the translator; stops this vCPU rather than run on. */
+uint64_t dispatch_lost(struct cpu *cpu);
+
+static inline bool dispatch_is_misaligned(const struct site *site, uint64_t linear) {
+    return (site->data & SITE_ALIGNED) && (linear & (site->info - 1));
+}
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * Host faults in translated code, with the guest's state whole: exceptions that only the host's processor finds, and
+ * accesses that a window does not hold. Light code.
+ */
+#include "cpu/views.h"
+#include "cpu/window.h"
+#include "translator/dispatch.h"
+
+/* Whether a floating-point trap came from the x87 (or an MMX instruction that found its error pending). */
+static bool is_x87_error(const uint8_t *code) {
+    while (*code == 0x66 || *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)
+        code++;
+    if ((*code & 0xf8) == 0xd8 || *code == 0x9b)
+        return true;
+    uint32_t mxcsr;
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    return !(mxcsr & 0x3f & ~(mxcsr >> 7));
+}
+
+/* ---- Windows ---- */
+
+void engine_note_soft_site(struct cpu *cpu, uint64_t physical) {
+    uint8_t *count = &cpu->engine->soft_site[engine_soft_site(physical)];
+    uint8_t seen = __atomic_load_n(count, __ATOMIC_RELAXED);
+    if (seen >= SOFT_SITE_COUNT)
+        return;
+    __atomic_store_n(count, (uint8_t)(seen + 1), __ATOMIC_RELAXED);
+    if (seen + 1 == SOFT_SITE_COUNT)
+        cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64));
+}
+
+/* An access that the window does not allow: of a page that is not mapped there yet, a guest's fault, or something that no
+   window holds. full state. */
+static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    uint64_t linear;
+    if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
+        translator->window_missed = true; /* the slow way knows the address */
+        return dispatch_slowly(cpu);
+    }
+    bool is_write = translator->fault.is_write;
+    struct cpu_place place;
+    if (cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) == CPU_FAULT)
+        return dispatch_after(cpu, CPU_FAULT);
+    if (place.is_direct && cpu_window_fill(cpu, linear, is_write)) {
+        flags_out(cpu);
+        return return_address;
+    }
+    engine_note_soft_site(cpu, block->physical + (cpu->hot.rip - block->rip));
+    return dispatch_slowly(cpu);
+}
+
+/* ---- All of them ---- */
+
+uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    struct block *block = code_cache_find(&cpu->engine->cache, return_address);
+    cpu->statistics.host_faults++;
+    if (!block)
+        return dispatch_lost(cpu);
+    flags_in(cpu);
+    cpu->hot.rip = block_rip_at(block, return_address);
+    enum { SIGNAL_ILL = 4, SIGNAL_BUS = 7, SIGNAL_FPE = 8, SIGNAL_SEGV = 11, FPE_CODE_INTDIV = 1 };
+    /* SIGBUS: through rsp or rbp, an address that is not canonical is a stack fault. */
+    bool is_access = translator->fault.signal == SIGNAL_SEGV || translator->fault.signal == SIGNAL_BUS;
+    if (is_access && (block->key & MODE_WINDOW))
+        return window_fault(cpu, block, return_address);
+    switch (translator->fault.signal) {
+    case SIGNAL_FPE:
+        if (translator->fault.code == FPE_CODE_INTDIV)
+            return dispatch_after(cpu, cpu_fault(cpu, VECTOR_DE));
+        if (is_x87_error((const uint8_t *)return_address))
+            return dispatch_after(cpu, cpu_fault(cpu, VECTOR_MF));
+        return dispatch_after(cpu, cpu_fault(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD));
+    case SIGNAL_ILL:
+        return dispatch_after(cpu, cpu_fault(cpu, VECTOR_UD));
+    default: /* an unaligned operand, or an address that the host finds not canonical */
+        return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
+    }
+}
