@@ -73,11 +73,32 @@ static uint64_t map_page(void *argument) {
     return 0;
 }
 
+/* What accesses of group A add. Nothing else in the process uses the host's GS. */
+static void set_host_gs(struct cpu *cpu, uint64_t base) {
+    if (cpu->host_gs == base)
+        return;
+    cpu->host_gs = base;
+    if (cpu->has_fsgsbase) {
+        __asm__ volatile(".byte 0xf3, 0x48, 0x0f, 0xae, 0xd8" : : "a"(base)); /* wrgsbase rax */
+    } else {
+        enum { SYS_ARCH_PRCTL = 158, ARCH_SET_GS = 0x1001 };
+        uint64_t result = SYS_ARCH_PRCTL;
+        __asm__ volatile("syscall" : "+a"(result) : "D"((uint64_t)ARCH_SET_GS), "S"(base) : "rcx", "r11", "memory");
+    }
+}
+
+/* Groups may have come into being since. */
+static void load_addends(struct cpu *cpu, const struct window *window) {
+    set_host_gs(cpu, window->addend[WINDOW_A]);
+    cpu->hot.window_addend_b = window->addend[WINDOW_B];
+}
+
 bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
     struct mapping mapping = {.cpu = cpu, .view = cpu->hot.view, .linear = linear};
     if (!cpu_walk_look(cpu, linear, &mapping.translation))
         return false;
     cpu->call_full(cpu, map_page, &mapping);
+    load_addends(cpu, mapping.view->window);
     cpu->statistics.window_fills++;
     return mapping.done && (mapping.is_writable || !is_write);
 }
@@ -87,7 +108,7 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
 static void map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
     uint64_t linear = -view->tables->read_tag[index];
     struct mapping mapping = {.cpu = cpu, .view = view, .linear = linear};
-    if (view_index(linear) != index || !cpu_is_canonical(linear) || !cpu_walk_look(cpu, linear, &mapping.translation))
+    if (view_index(linear) != index || linear >> 47 || !cpu_walk_look(cpu, linear, &mapping.translation))
         return;
     if (!window_find(view->window, linear))
         map_page(&mapping);
@@ -96,17 +117,15 @@ static void map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
 static uint64_t open_window(void *argument) {
     struct cpu *cpu = ((struct mapping *)argument)->cpu;
     struct view *view = ((struct mapping *)argument)->view;
-    if (!window_create(view, cpu_is_long_mode(cpu)))
+    bool is_64 = cpu_is_64bit(cpu);
+    if (!window_create(view, is_64))
         return 0;
+    if (is_64)
+        window_reserve(view, cpu->hot.gpr[CPU_RSP]); /* first, so that it is in group A */
     unsigned count = view->filled < MAPPED_AT_OPENING ? view->filled : MAPPED_AT_OPENING;
     for (unsigned i = 0; i < count; i++)
         map_known_page(cpu, view, view->list[view->filled - 1 - i]);
     return 0;
-}
-
-/* Region 0, where all of 32-bit code's addresses are. */
-static uint64_t reserve_first(void *argument) {
-    return window_reserve(((struct mapping *)argument)->view, 0);
 }
 
 /* ---- Comparing ---- */
@@ -144,20 +163,6 @@ static uint64_t drop_pages(void *argument) {
 
 /* ---- Use ---- */
 
-/* The base that 32-bit code's accesses add. Nothing else in the process uses the host's GS. */
-static void set_host_gs(struct cpu *cpu, uint64_t base) {
-    if (cpu->host_gs == base)
-        return;
-    cpu->host_gs = base;
-    if (cpu->has_fsgsbase) {
-        __asm__ volatile(".byte 0xf3, 0x48, 0x0f, 0xae, 0xd8" : : "a"(base)); /* wrgsbase rax */
-    } else {
-        enum { SYS_ARCH_PRCTL = 158, ARCH_SET_GS = 0x1001 };
-        uint64_t result = SYS_ARCH_PRCTL;
-        __asm__ volatile("syscall" : "+a"(result) : "D"((uint64_t)ARCH_SET_GS), "S"(base) : "rcx", "r11", "memory");
-    }
-}
-
 static bool qualifies(const struct cpu *cpu, uint32_t key) {
     const uint32_t never = MODE_TF | MODE_BREAKPOINTS | MODE_VM86 | MODE_SLOW;
     const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_FLAT;
@@ -189,13 +194,9 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     }
     view->window_is_stale = false;
     view->dropped_count = 0;
-    if ((key & MODE_CODE) == MODE_CODE64)
-        return view->window->region_size > 1ull << 32;
-    if (!view->window_base)
-        cpu->call_full(cpu, reserve_first, &request);
-    if (!view->window_base)
-        return false;
-    set_host_gs(cpu, view->window_base);
+    if (((key & MODE_CODE) == MODE_CODE64) != view->window->is_64)
+        return false; /* 32-bit programs of a 64-bit kernel have address spaces of their own; the first one decides */
+    load_addends(cpu, view->window);
     return true;
 }
 

@@ -19,8 +19,10 @@
 #define VIEW_ENTRIES 65536u
 #define VIEW_JUMPS 65536u /* entries of the jump cache; index = target & 0xffff */
 #define VIEW_LIST 8192u
-#define VIEW_REGION_SHIFT 39
-#define VIEW_REGIONS 65536u /* index = bits 54:39 of a linear address */
+#define VIEW_REGION_SHIFT 40
+#define VIEW_REGIONS 65536u /* index = bits 55:40 of a linear address */
+#define VIEW_CHECK_SHIFT 31 /* a check byte for each 2 GiB; eight bytes apart, so that a page of them is a region */
+#define VIEW_CHECKS 65536u  /* index = bits 46:31 */
 
 struct view_jump {
     uint64_t negative_target; /* minus the guest rip */
@@ -33,7 +35,10 @@ struct view_tables {
     uint64_t write_tag[VIEW_ENTRIES];
     uint64_t addend[VIEW_ENTRIES];
     struct view_jump jump[VIEW_JUMPS];
-    uint64_t region[VIEW_REGIONS]; /* addends of the window, once there is one (memory/window.h) */
+    /* Of the window, once there is one (memory/window.h): addends by region, and for each of its two groups of regions
+       pages that are there for regions of the group alone. */
+    _Alignas(4096) uint64_t region[VIEW_REGIONS];
+    uint64_t check[2][VIEW_CHECKS];
 };
 
 /* Executable pages, for the dispatcher alone. */
@@ -63,7 +68,6 @@ struct view {
     uint8_t fetched[4096];                 /* bit filter over pages that the jump cache may lead into */
     struct view_fetch fetch[VIEW_FETCHES];
     struct window *window;   /* NULL: none yet */
-    uint64_t window_base;    /* host address of linear address 0 in it; 0: that region is not reserved */
     bool window_is_stale;    /* flushed since it was last compared with the guest's tables */
     uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
     uint32_t dropped_count;  /* pages that must leave the window before it is used again */

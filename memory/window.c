@@ -8,38 +8,85 @@
 /* ---- Regions ---- */
 
 /*
- * An addend for addresses of a region without an extent. Bit 54 alone of bits 54:47 is set in the sums, so that they are
- * canonical under no paging mode of today's hosts, whatever bits 63:55 of the address are. Indices whose bits are not
- * all equal come from addresses that are not canonical already.
+ * An addend for addresses of a region that is not reserved. Bit 54 alone of bits 54:47 is set in the sums, so that they
+ * are canonical under no paging mode of today's hosts, whatever bits 63:56 of the address are. Indices whose bits 15:7
+ * are not all equal come from addresses that are not canonical already.
  */
 static uint64_t poison(unsigned index) {
     uint64_t region = (uint64_t)index << VIEW_REGION_SHIFT;
-    if (index >= 0x100 && index < 0xff00)
+    if (index >= 0x80 && index < 0xff80)
         return 0;
     return (1ull << 54) - region;
 }
 
-static void set_region(struct view *view, uint64_t linear, uint64_t addend) {
-    view->tables->region[linear >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)] = addend;
+static bool is_reserved(const struct window *window, unsigned group, uint64_t linear) {
+    for (unsigned i = 0; i < window->region_count; i++)
+        if (window->region[i].group == group && window->region[i].linear == linear)
+            return true;
+    return false;
+}
+
+static bool reserve_exactly(uint64_t start, uint64_t end) {
+    enum { FLAGS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE };
+    if (start >= end || end > 1ull << 47 || start < 1ull << 32)
+        return false;
+    void *wanted = (void *)start, *got = mmap(wanted, end - start, PROT_NONE, FLAGS, -1, 0);
+    if (got == MAP_FAILED)
+        return false;
+    if (got == wanted)
+        return true;
+    munmap(got, end - start); /* a kernel that does not know MAP_FIXED_NOREPLACE */
+    return false;
+}
+
+/* The region with guards, but for what a neighbour of the same group has reserved already. */
+static bool reserve_at(const struct window *window, unsigned group, uint64_t linear, uint64_t addend) {
+    uint64_t size = window_region_size(window), start = linear + addend - WINDOW_GUARD;
+    uint64_t end = linear + addend + size + WINDOW_GUARD;
+    if (is_reserved(window, group, linear - size))
+        start += 2 * WINDOW_GUARD;
+    if (is_reserved(window, group, linear + size))
+        end -= 2 * WINDOW_GUARD;
+    return reserve_exactly(start, end);
+}
+
+/* An addend under which the region is free; those of a window's groups are far apart, and neighbours have room. */
+static bool find_addend(struct window *window, unsigned group, uint64_t linear) {
+    const uint64_t step = 2ull << VIEW_REGION_SHIFT;
+    for (uint64_t k = 4; k < 60; k++) {
+        uint64_t addend = linear >= 64ull << VIEW_REGION_SHIFT ? -(k * step) : k * step;
+        if (reserve_at(window, group, linear, addend)) {
+            window->addend[group] = addend;
+            window->has_group[group] = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool add_check_page(struct view *view, unsigned group, uint64_t linear) {
+    uint64_t *page = &view->tables->check[group][linear >> VIEW_CHECK_SHIFT & (VIEW_CHECKS - 1)];
+    return mprotect(page, PAGE, PROT_READ) == 0;
 }
 
 bool window_reserve(struct view *view, uint64_t linear) {
     struct window *window = view->window;
-    if (window_extent_of(window, linear))
+    if (window_group(window, linear) != WINDOW_GROUPS)
         return true;
-    if (window->extent_count == WINDOW_EXTENTS || linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT > linear)
+    if (window->region_count == WINDOW_REGIONS || linear >> (window->is_64 ? 47 : 32))
         return false;
-    size_t size = window->region_size + 2 * WINDOW_GUARD;
-    uint8_t *host = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (host == MAP_FAILED)
-        return false;
-    struct window_extent *extent = &window->extent[window->extent_count++];
-    extent->linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
-    extent->host = host + WINDOW_GUARD;
-    set_region(view, linear, (uint64_t)extent->host - extent->linear);
-    if (extent->linear == 0)
-        view->window_base = (uint64_t)extent->host;
-    return true;
+    linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
+    for (unsigned group = 0; group < WINDOW_GROUPS; group++) {
+        bool done = window->has_group[group] ? reserve_at(window, group, linear, window->addend[group])
+                                             : find_addend(window, group, linear);
+        if (!done)
+            continue;
+        window->region[window->region_count].linear = linear;
+        window->region[window->region_count++].group = group;
+        view->tables->region[linear >> VIEW_REGION_SHIFT] = window->addend[group];
+        return add_check_page(view, group, linear);
+    }
+    return false;
 }
 
 bool window_create(struct view *view, bool is_64) {
@@ -47,7 +94,11 @@ bool window_create(struct view *view, bool is_64) {
         mmap(NULL, sizeof *window, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window == MAP_FAILED)
         return false;
-    window->region_size = is_64 ? 1ull << VIEW_REGION_SHIFT : 1ull << 32;
+    window->is_64 = is_64;
+    if (mprotect(view->tables->check, sizeof view->tables->check, PROT_NONE) != 0) {
+        munmap(window, sizeof *window);
+        return false;
+    }
     for (unsigned i = 0; i < VIEW_REGIONS; i++)
         view->tables->region[i] = poison(i);
     view->window = window;
@@ -57,22 +108,26 @@ bool window_create(struct view *view, bool is_64) {
     return false;
 }
 
+static void release(const struct window *window, unsigned i) {
+    uint64_t start = window->region[i].linear + window->addend[window->region[i].group] - WINDOW_GUARD;
+    munmap((void *)start, window_region_size(window) + 2 * WINDOW_GUARD);
+}
+
 void window_destroy(struct view *view) {
     struct window *window = view->window;
     if (!window)
         return;
     view->window = NULL;
-    view->window_base = 0;
-    for (unsigned i = 0; i < window->extent_count; i++)
-        munmap(window->extent[i].host - WINDOW_GUARD, window->region_size + 2 * WINDOW_GUARD);
+    for (unsigned i = 0; i < window->region_count; i++)
+        release(window, i);
     munmap(window, sizeof *window);
 }
 
 /* ---- Pieces ---- */
 
 static uint8_t *host_of(const struct window *window, const struct window_piece *piece) {
-    const struct window_extent *extent = window_extent_of(window, piece->linear);
-    return extent ? extent->host + (piece->linear - extent->linear) : NULL;
+    unsigned group = window_group(window, piece->linear);
+    return group < WINDOW_GROUPS ? (uint8_t *)(piece->linear + window->addend[group]) : NULL;
 }
 
 static void hide(uint8_t *host, uint64_t size) {
@@ -141,15 +196,6 @@ bool window_map(struct window *window, const struct window_piece *piece, int fd,
     *old = *piece;
     old->next = next;
     return true;
-}
-
-void window_clear(struct window *window) {
-    for (unsigned i = 0; i < window->piece_count; i++)
-        window->bucket[window_bucket(window->piece[i].linear)] = 0;
-    if (window->piece_count)
-        for (unsigned i = 0; i < window->extent_count; i++)
-            hide(window->extent[i].host, window->region_size);
-    window->piece_count = 0;
 }
 
 void window_drop_writes(struct window *window, uint64_t memory_page) {

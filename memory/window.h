@@ -1,15 +1,20 @@
 /*
  * Windows: shadow page tables in the host's MMU.
  *
- * A window belongs to a view. It reserves host addresses for the 512 GiB regions of guest-linear addresses that the view
- * is used with (its extents), and maps guest pages there from the file behind guest memory, with the rights that the
- * view's software tables would give. Translated code adds the region's addend (view_tables.region) and accesses; what is
- * not mapped is a host fault, which fills the window or goes the slow way. Regions without an extent have an addend that
- * makes every address non-canonical.
+ * A window belongs to a view. Guest pages are mapped into it from the file behind guest memory, at their linear address
+ * plus an addend, with the rights that the view's software tables would give. What is not mapped is a host fault, which
+ * fills the window or goes the slow way. Host addresses are reserved by regions of 1 TiB of linear addresses, each in one
+ * of two groups with one addend each: A, whose addend is in the host's GS, and B. Translated code may use, for an address,
  *
- * Rules that keep the guest inside: an extent and its guards are reserved before its addend is entered, and only
- * PROT_NONE goes over it until the window is destroyed; a displacement that is added without a look at the sum is at most
- * WINDOW_REACH, less than half a guard.
+ * - group A or B: a byte of view_tables.check is read first, whose page is there only for regions of that group; the host
+ *   refuses all others before the access is made;
+ * - view_tables.region: the addend of any region; that of a region without one makes every address non-canonical;
+ * - in 32-bit code, group A without a check: all of its addresses are in region 0.
+ *
+ * Rules that keep the guest inside: a region and the guards around it are reserved before its check page and addend are
+ * entered, and only PROT_NONE goes over them until the window is destroyed; a displacement that is added behind a check is
+ * at most WINDOW_REACH, less than half a guard. A check looks at bits 46:40; an address whose upper bits differ from those
+ * of its region gets a sum that no host address has.
  *
  * A window is like a TLB of its view: a flush makes it stale, and nothing runs on it before it was compared with the
  * guest's page tables again (cpu/window.c).
@@ -21,10 +26,12 @@
 
 #define WINDOW_GUARD (4ull << 20)
 #define WINDOW_REACH (1 << 20)
-#define WINDOW_EXTENTS 6u
+#define WINDOW_REGIONS 8u
 #define WINDOW_PIECES 8192u  /* host mappings that one window may have */
 #define WINDOW_LARGE 512u    /* pages of a large piece: 2 MiB */
 #define WINDOW_BUCKETS 8192u
+
+enum { WINDOW_A, WINDOW_B, WINDOW_GROUPS };
 
 /* Guest pages that are mapped together: one, or an aligned 2 MiB. */
 struct window_piece {
@@ -35,18 +42,22 @@ struct window_piece {
     uint16_t next;     /* in its bucket: index + 1, or 0 */
 };
 
-struct window_extent {
-    uint64_t linear;   /* of the region */
-    uint8_t *host;     /* where the region begins; guards on both sides */
-};
-
 struct window {
-    struct window_extent extent[WINDOW_EXTENTS];
-    unsigned extent_count, piece_count;
-    uint64_t region_size; /* reserved for each extent */
+    uint64_t addend[WINDOW_GROUPS];
+    bool has_group[WINDOW_GROUPS];
+    bool is_64;           /* regions of 1 TiB; else region 0 alone, of 4 GiB */
+    unsigned region_count, piece_count;
+    struct {
+        uint64_t linear;
+        unsigned group;
+    } region[WINDOW_REGIONS];
     struct window_piece piece[WINDOW_PIECES];
     uint16_t bucket[WINDOW_BUCKETS];
 };
+
+static inline uint64_t window_region_size(const struct window *window) {
+    return window->is_64 ? 1ull << VIEW_REGION_SHIFT : 1ull << 32;
+}
 
 static inline unsigned window_bucket(uint64_t linear) {
     return (unsigned)((linear >> 12) ^ (linear >> 25)) & (WINDOW_BUCKETS - 1);
@@ -63,32 +74,32 @@ static inline struct window_piece *window_find(struct window *window, uint64_t l
     return NULL;
 }
 
-/* The guest-linear address behind a host address in an extent; false when it lies in none. */
+/* The guest-linear address behind a host address in a region; false when it lies in none. */
 static inline bool window_linear(const struct window *window, uint64_t host, uint64_t *linear) {
-    for (unsigned i = 0; i < window->extent_count; i++) {
-        uint64_t offset = host - (uint64_t)window->extent[i].host;
-        if (offset < window->region_size) {
-            *linear = window->extent[i].linear + offset;
+    for (unsigned i = 0; i < window->region_count; i++) {
+        uint64_t address = host - window->addend[window->region[i].group];
+        if (address - window->region[i].linear < window_region_size(window)) {
+            *linear = address;
             return true;
         }
     }
     return false;
 }
 
-static inline const struct window_extent *window_extent_of(const struct window *window, uint64_t linear) {
-    uint64_t region = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
-    for (unsigned i = 0; i < window->extent_count; i++)
-        if (window->extent[i].linear == region)
-            return &window->extent[i];
-    return NULL;
+/* The group of the address' region, or WINDOW_GROUPS. */
+static inline unsigned window_group(const struct window *window, uint64_t linear) {
+    for (unsigned i = 0; i < window->region_count; i++)
+        if (linear - window->region[i].linear < window_region_size(window))
+            return window->region[i].group;
+    return WINDOW_GROUPS;
 }
 
 /* ---- Host side (memory/window.c): may use libc; on the thread of the vCPU whose view it is, or with the world stopped. */
 
-/* Gives the view a window without pages; is_64: for 64-bit code, else a region is 4 GiB. False: the host refuses. */
+/* Gives the view a window without pages; is_64: for 64-bit code. False: the host refuses. */
 bool window_create(struct view *view, bool is_64);
 void window_destroy(struct view *view);
-/* Reserves the region of `linear`. False when there are too many, or the host refuses. */
+/* Reserves the region of `linear`, a canonical address of the lower half. False: there are too many, or the host refuses. */
 bool window_reserve(struct view *view, uint64_t linear);
 /*
  * Maps a piece (over what was there) from offset of fd; its region must be reserved. False: the window is full, or the
@@ -96,8 +107,6 @@ bool window_reserve(struct view *view, uint64_t linear);
  */
 bool window_map(struct window *window, const struct window_piece *piece, int fd, uint64_t offset);
 void window_unmap(struct window *window, struct window_piece *piece);
-/* Unmaps every piece. */
-void window_clear(struct window *window);
 /* Takes write rights from what leads to the page of the monitor's mapping. */
 void window_drop_writes(struct window *window, uint64_t memory_page);
 

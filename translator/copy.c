@@ -137,7 +137,7 @@ static unsigned take_scratches(struct translation *t, struct copy *copy, unsigne
         free[count++] = REG_A;
     if (count < wanted && copy->memory && !place_names(copy, REG_T)) {
         free[count++] = REG_T;
-        t->region_guest = CPU_NO_REGISTER;
+        t->has_addend_b = false;
     }
     return count;
 }

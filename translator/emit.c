@@ -71,10 +71,10 @@ static void emit_rex(struct emitter *e, bool w, unsigned reg, unsigned index, un
 }
 
 void emit_memory_prefixes(struct emitter *e, const struct emit_memory *memory) {
-    if (!memory->is_window32)
-        return;
-    emit_u8(e, 0x65);
-    emit_u8(e, 0x67);
+    if (memory->segment)
+        emit_u8(e, memory->segment);
+    if (memory->is_address32)
+        emit_u8(e, 0x67);
 }
 
 void emit_op_memory(struct emitter *e, unsigned prefix, bool rex_w, unsigned opcode, unsigned reg,

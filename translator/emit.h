@@ -31,10 +31,13 @@ struct emitter {
     bool overflow;     /* `end` was reached; nothing more is written */
 };
 
+enum { SEGMENT_GS = 0x65 };
+
 struct emit_memory {
     uint8_t base, index, scale; /* HOST_NONE: absent; scale 1, 2, 4, 8 */
     int32_t displacement;
-    bool is_window32;           /* gs:[32-bit address]: the window of a 32-bit guest */
+    uint8_t segment;            /* a segment override: 0 or SEGMENT_GS */
+    bool is_address32;          /* the sum is cut to 32 bits */
     bool is_evex;               /* where one byte of displacement counts operands */
 };
 

@@ -15,8 +15,7 @@
 
 #define ENGINE_HASH (1u << 16)
 #define ENGINE_VCPUS 255
-#define ENGINE_SOFT_SITES 65536u
-#define SOFT_SITE_COUNT 3 /* failures that make an instruction use the software tables for good */
+#define ENGINE_SITES 65536u
 
 /* Code that is made once: ways out of translated code and back (stubs.c). */
 struct stubs {
@@ -71,7 +70,7 @@ struct engine {
     unsigned breakpoint_count; /* of all vCPUs, for the translator */
     uint64_t breakpoint[256];
     struct decoder *decoder;
-    uint8_t soft_site[ENGINE_SOFT_SITES]; /* by engine_soft_site: how often such an instruction's window failed */
+    uint8_t site_form[ENGINE_SITES]; /* by engine_site: enum site_form, and failures in the upper bits */
 };
 
 /* The translator's part of struct cpu (cpu->translator). */
@@ -113,14 +112,18 @@ static inline struct cpu_translator *cpu_translator(struct cpu *cpu) {
 }
 
 /* ---- fault.c (light) ---- */
-/* The instruction at this guest-physical address, made for a window, met what no window holds. */
+/* How an instruction in a block made for a window reaches memory; see memory_form.c. */
+enum site_form { FORM_UNKNOWN, FORM_A, FORM_B, FORM_TABLE, FORM_SOFT, FORM_BITS = 7, FORM_FAILURE = 8 };
+
+static inline unsigned engine_site(uint64_t physical) {
+    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 48) & (ENGINE_SITES - 1);
+}
+static inline enum site_form engine_site_form(const struct engine *engine, uint64_t physical) {
+    return (enum site_form)(__atomic_load_n(&engine->site_form[engine_site(physical)], __ATOMIC_RELAXED) & FORM_BITS);
+}
+/* The instruction at this guest-physical address needs another form: that of a group, or one for what no window holds. */
+void engine_note_group(struct cpu *cpu, uint64_t physical, unsigned group);
 void engine_note_soft_site(struct cpu *cpu, uint64_t physical);
-static inline unsigned engine_soft_site(uint64_t physical) {
-    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 48) & (ENGINE_SOFT_SITES - 1);
-}
-static inline bool engine_is_soft_site(const struct engine *engine, uint64_t physical) {
-    return __atomic_load_n(&engine->soft_site[engine_soft_site(physical)], __ATOMIC_RELAXED) >= SOFT_SITE_COUNT;
-}
 
 /* ---- find.c (light) ---- */
 struct block *engine_find(struct engine *engine, uint64_t physical, uint64_t rip, uint32_t key, struct cpu *cpu);

@@ -19,14 +19,31 @@ static bool is_x87_error(const uint8_t *code) {
 
 /* ---- Windows ---- */
 
+/* The site's block is translated again with the new form. */
+static void set_form(struct cpu *cpu, uint64_t physical, uint8_t *form, uint8_t value) {
+    __atomic_store_n(form, value, __ATOMIC_RELAXED);
+    cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64));
+}
+
+void engine_note_group(struct cpu *cpu, uint64_t physical, unsigned group) {
+    uint8_t *form = &cpu->engine->site_form[engine_site(physical)];
+    uint8_t now = __atomic_load_n(form, __ATOMIC_RELAXED) & FORM_BITS, wanted = group == WINDOW_B ? FORM_B : FORM_A;
+    if (now == FORM_UNKNOWN)
+        set_form(cpu, physical, form, wanted);
+    else if (now == FORM_A || now == FORM_B) /* both: it takes turns */
+        set_form(cpu, physical, form, FORM_TABLE);
+}
+
 void engine_note_soft_site(struct cpu *cpu, uint64_t physical) {
-    uint8_t *count = &cpu->engine->soft_site[engine_soft_site(physical)];
-    uint8_t seen = __atomic_load_n(count, __ATOMIC_RELAXED);
-    if (seen >= SOFT_SITE_COUNT)
+    enum { ENOUGH = 3 * FORM_FAILURE };
+    uint8_t *form = &cpu->engine->site_form[engine_site(physical)];
+    uint8_t seen = __atomic_load_n(form, __ATOMIC_RELAXED);
+    if ((seen & FORM_BITS) == FORM_SOFT)
         return;
-    __atomic_store_n(count, (uint8_t)(seen + 1), __ATOMIC_RELAXED);
-    if (seen + 1 == SOFT_SITE_COUNT)
-        cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64));
+    if (seen >= ENOUGH)
+        set_form(cpu, physical, form, FORM_SOFT);
+    else
+        __atomic_store_n(form, (uint8_t)(seen + FORM_FAILURE), __ATOMIC_RELAXED);
 }
 
 /* An access that the window does not allow: of a page that is not mapped there yet, a guest's fault, or something that no

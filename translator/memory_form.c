@@ -12,10 +12,15 @@
  *             call  miss                              comes back to `again`, or not at all
  *     hit:    mov   A, [R + T*8 + addend]             operand: [S + A]
  *
- * Window form of 64-bit code, for an address in any register; no branch, and the addend is good for all that is near:
+ * Window forms of 64-bit code (see window.h), without a branch; a register that was checked is not checked again while it
+ * stays near:
  *
- *             rorx  A, base, 39 ; movzx A, A16        region
- *             mov   A, [R + A*8 + region]             operand: [base + A + displacement]
+ *             rorx  A, base, 31 ; movzx A, A16
+ *             movzx A, byte [R + A*8 + check]         group A: gs:[base + displacement]
+ *             mov   T, [R + addend]                   group B: [base + T + displacement]
+ *
+ *             rorx  A, base, 40 ; movzx A, A16
+ *             mov   A, [R + A*8 + region]             any: [base + A + displacement]
  *
  * Window form of 32-bit code: gs:[the operand's own 32-bit address].
  */
@@ -106,7 +111,7 @@ static unsigned site_flags(const struct translation *t, unsigned size);
 
 static void emit_soft(struct translation *t, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
-    t->region_guest = CPU_NO_REGISTER; /* T is the index */
+    t->has_addend_b = false; /* T is the index */
     uint16_t again = host_offset(t);
     emit_rorx(e, REG_T, REG_S, 12);
     emit_zero_extend16(e, REG_T, REG_T);
@@ -169,43 +174,96 @@ static unsigned site_flags(const struct translation *t, unsigned size) {
 
 /* ---- Windows ---- */
 
-/* Whether the access is made in the host's MMU. Sites that keep meeting what no window holds are soft. */
 static bool uses_window(const struct translation *t) {
-    return (t->key & MODE_WINDOW) && !(t->key & MODE_SLOW) && !engine_is_soft_site(t->engine, instruction_physical(t));
+    return (t->key & MODE_WINDOW) && !(t->key & MODE_SLOW) &&
+           engine_site_form(t->engine, instruction_physical(t)) != FORM_SOFT;
+}
+
+/* What the guest register held when the block was asked for, if it has not been written since. */
+static bool known_value(const struct translation *t, unsigned guest, uint64_t *value) {
+    if (guest == CPU_NO_REGISTER)
+        *value = 0;
+    else if (t->written & (1u << guest))
+        return false;
+    else
+        *value = t->cpu->hot.gpr[guest];
+    return true;
 }
 
 /*
- * A register that holds the addend of the region that the host register `address` points into; [address + addend] is
- * then the place in the window, or faults. T is kept for one guest register at a time, the stack pointer by preference,
- * for as long as that register stays near where it was looked at.
+ * The form for a site: what it turned out to need, else the group that the address is in now, if it is known. A wrong
+ * guess costs a host fault and another translation.
  */
-static unsigned emit_region_addend(struct translation *t, unsigned guest, unsigned address) {
-    struct emitter *e = &t->e;
-    if (guest != CPU_NO_REGISTER && t->region_guest == guest)
-        return REG_T;
-    bool keeps = guest == CPU_RSP || (guest != CPU_NO_REGISTER && t->region_guest != CPU_RSP);
-    emit_rorx(e, REG_A, address, VIEW_REGION_SHIFT);
-    emit_zero_extend16(e, REG_A, REG_A);
-    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
-    emit_op_memory(e, 0, true, 0x8b, keeps ? REG_T : REG_A, &cell);
-    if (!keeps)
-        return REG_A;
-    t->region_guest = (uint8_t)guest;
-    t->region_drift = 0;
-    return REG_T;
+static enum site_form form_of(const struct translation *t, const struct address *address) {
+    enum site_form form = engine_site_form(t->engine, instruction_physical(t));
+    uint64_t base, index;
+    if (form != FORM_UNKNOWN || !t->cpu->hot.view->window)
+        return form;
+    if (!known_value(t, address->base, &base) || !known_value(t, address->index, &index))
+        return FORM_A;
+    uint64_t linear = base + index * address->scale + (uint64_t)address->displacement;
+    if (address->segment == CPU_FS || address->segment == CPU_GS)
+        linear += t->cpu->segment[address->segment].base;
+    return window_group(t->cpu->hot.view->window, linear) == WINDOW_B ? FORM_B : FORM_A;
 }
 
-/* From S = linear address. */
-static struct emit_memory reach_linear(struct translation *t) {
-    if ((t->key & MODE_CODE) != MODE_CODE64)
-        return (struct emit_memory){.base = REG_S, .index = HOST_NONE, .scale = 1, .is_window32 = true};
-    return memory_indexed(REG_S, emit_region_addend(t, CPU_NO_REGISTER, REG_S), 1, 0);
+/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
+static void emit_check(struct translation *t, unsigned address, unsigned group) {
+    struct emitter *e = &t->e;
+    emit_rorx(e, REG_A, address, VIEW_CHECK_SHIFT);
+    emit_zero_extend16(e, REG_A, REG_A);
+    struct emit_memory byte = memory_indexed(REG_R, REG_A, 8, group == WINDOW_A ? R_TABLE(check[0]) : R_TABLE(check[1]));
+    emit_op_memory(e, 0, false, 0x0fb6, REG_A, &byte);
+}
+
+/* The place of `base` + displacement in the group; B's addend is kept in T for the block. */
+static struct emit_memory place_in_group(struct translation *t, unsigned group, unsigned base, int32_t displacement) {
+    struct emit_memory place = memory_at(base, displacement);
+    if (group == WINDOW_A) {
+        place.segment = SEGMENT_GS;
+        return place;
+    }
+    if (!t->has_addend_b)
+        emit_load(&t->e, REG_T, R_STATE(hot.window_addend_b));
+    t->has_addend_b = true;
+    place.index = REG_T;
+    return place;
+}
+
+/* Any region: its addend comes from a table, and the access waits for it. Uses A. */
+static struct emit_memory place_by_table(struct translation *t, unsigned base, int32_t displacement) {
+    struct emitter *e = &t->e;
+    emit_rorx(e, REG_A, base, VIEW_REGION_SHIFT);
+    emit_zero_extend16(e, REG_A, REG_A);
+    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
+    return memory_indexed(base, REG_A, 1, displacement);
+}
+
+static struct emit_memory place_by_form(struct translation *t, enum site_form form, unsigned base,
+                                        int32_t displacement) {
+    if (form == FORM_TABLE)
+        return place_by_table(t, base, displacement);
+    unsigned group = form == FORM_B ? WINDOW_B : WINDOW_A;
+    emit_check(t, base, group);
+    return place_in_group(t, group, base, displacement);
+}
+
+/* As for the linear address in S. */
+static struct emit_memory place_linear(struct translation *t, const struct address *address) {
+    if ((t->key & MODE_CODE) == MODE_CODE64)
+        return place_by_form(t, form_of(t, address), REG_S, 0);
+    struct emit_memory place = memory_at(REG_S, 0);
+    place.segment = SEGMENT_GS;
+    place.is_address32 = true;
+    return place;
 }
 
 /* The whole 32-bit address is the operand's own, and the host wraps it at 4 GiB. */
-static struct emit_memory reach_plain32(const struct address *address) {
+static struct emit_memory place_plain32(const struct address *address) {
     struct emit_memory place = memory_indexed(HOST_NONE, HOST_NONE, address->scale, (int32_t)address->displacement);
-    place.is_window32 = true;
+    place.segment = SEGMENT_GS;
+    place.is_address32 = true;
     if (address->base != CPU_NO_REGISTER)
         place.base = host_register[address->base];
     if (address->index != CPU_NO_REGISTER)
@@ -214,35 +272,46 @@ static struct emit_memory reach_plain32(const struct address *address) {
 }
 
 /* An address that is known now: its region's addend is one load. */
-static struct emit_memory reach_constant64(struct translation *t, uint64_t address) {
-    int32_t cell = R_TABLE(region) + 8 * (int32_t)(address >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1));
-    emit_load(&t->e, REG_A, cell);
+static struct emit_memory place_constant64(struct translation *t, uint64_t address) {
+    emit_load(&t->e, REG_A, R_TABLE(region) + 8 * (int32_t)(address >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)));
     if ((uint64_t)(int32_t)address == address)
         return memory_at(REG_A, (int32_t)address);
     emit_mov_immediate(&t->e, REG_S, address);
     return memory_indexed(REG_S, REG_A, 1, 0);
 }
 
+/* [base + displacement]: a base that was checked in this block, and is still near that place, needs no check. */
+static struct emit_memory place_near64(struct translation *t, const struct address *address) {
+    unsigned guest = address->base, base = emit_guest(t, guest, REG_S);
+    int32_t displacement = (int32_t)address->displacement;
+    for (unsigned group = 0; group < WINDOW_GROUPS; group++)
+        if (t->checked[group] & (1u << guest))
+            return place_in_group(t, group, base, displacement);
+    enum site_form form = form_of(t, address);
+    if (form != FORM_TABLE) {
+        t->checked[form == FORM_B ? WINDOW_B : WINDOW_A] |= (uint16_t)(1u << guest);
+        t->drift[guest] = 0;
+    }
+    return place_by_form(t, form, base, displacement);
+}
+
 static bool is_near(int64_t displacement) {
     return displacement >= -WINDOW_REACH && displacement <= WINDOW_REACH;
 }
 
-static struct emit_memory reach_window(struct translation *t, const struct address *address, unsigned size,
-                                       enum memory_kind kind) {
+static struct emit_memory place_in_window(struct translation *t, const struct address *address, unsigned size,
+                                          enum memory_kind kind) {
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64, is_flat = is_flat_segment(t, address->segment, kind);
     if (is_flat && !is_64 && address->size == 4)
-        return reach_plain32(address);
+        return place_plain32(address);
     if (is_flat && is_64 && address->size == 8 && address->is_constant)
-        return reach_constant64(t, (uint64_t)address->displacement);
+        return place_constant64(t, (uint64_t)address->displacement);
     if (is_flat && is_64 && address->size == 8 && address->base != CPU_NO_REGISTER &&
-        address->index == CPU_NO_REGISTER && is_near(address->displacement)) {
-        unsigned base = emit_guest(t, address->base, REG_S);
-        unsigned addend = emit_region_addend(t, address->base, base);
-        return memory_indexed(base, addend, 1, (int32_t)address->displacement);
-    }
+        address->index == CPU_NO_REGISTER && is_near(address->displacement))
+        return place_near64(t, address);
     emit_offset(t, address);
     emit_segment(t, address->segment, size, kind);
-    return reach_linear(t);
+    return place_linear(t, address);
 }
 
 /* ---- The choice ---- */
@@ -264,7 +333,7 @@ struct emit_memory emit_reach_offset(struct translation *t, const struct address
                                      enum memory_kind kind) {
     if (uses_window(t)) {
         emit_segment(t, address->segment, size, kind);
-        return reach_linear(t);
+        return place_linear(t, address);
     }
     emit_access(t, address, size, kind);
     return memory_indexed(REG_S, REG_A, 1, 0);
@@ -273,7 +342,7 @@ struct emit_memory emit_reach_offset(struct translation *t, const struct address
 struct emit_memory emit_reach(struct translation *t, const struct address *address, unsigned size,
                               enum memory_kind kind) {
     if (uses_window(t))
-        return reach_window(t, address, size, kind);
+        return place_in_window(t, address, size, kind);
     emit_offset(t, address);
     emit_access(t, address, size, kind);
     return memory_indexed(REG_S, REG_A, 1, 0);
@@ -305,10 +374,13 @@ static bool names(const struct emit_memory *place, unsigned reg) {
 
 void emit_flatten(struct translation *t, struct emit_memory *place, unsigned reg) {
     struct emit_memory sum = *place;
-    sum.is_window32 = false;
-    emit_lea(&t->e, !place->is_window32, reg, &sum);
-    *place = (struct emit_memory){.base = (uint8_t)reg, .index = HOST_NONE, .scale = 1,
-                                  .is_window32 = place->is_window32};
+    sum.segment = 0;
+    sum.is_address32 = false;
+    emit_lea(&t->e, !place->is_address32, reg, &sum);
+    place->base = (uint8_t)reg;
+    place->index = HOST_NONE;
+    place->scale = 1;
+    place->displacement = 0;
 }
 
 unsigned emit_free_scratch(struct translation *t, struct emit_memory *place) {
@@ -319,51 +391,57 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place) {
     return names(place, REG_S) ? REG_A : REG_S;
 }
 
-/* ---- The region in T ---- */
+/* ---- What is known of registers within a block ---- */
 
 /* How far an instruction moves the register that it writes, or WINDOW_REACH: nobody knows. */
 static int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written) {
     const struct instruction *in = &t->in;
     const ZydisDecodedOperand *second = &in->operand[1];
-    bool is_whole = in->z.operand_width == 64 && written->size == 64;
+    if (written->size != 64)
+        return WINDOW_REACH;
+    bool is_by_constant = written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     switch (in->z.mnemonic) {
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
-        return is_whole && written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE
-                   ? second->imm.value.s
-                   : WINDOW_REACH;
-    case ZYDIS_MNEMONIC_AND: /* of a small negative number: alignment */
-        return is_whole && written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-                       second->imm.value.s < 0
-                   ? second->imm.value.s
-                   : WINDOW_REACH;
+        return is_by_constant ? second->imm.value.s : WINDOW_REACH;
+    case ZYDIS_MNEMONIC_AND: /* with a small negative number: alignment */
+        return is_by_constant && second->imm.value.s < 0 ? second->imm.value.s : WINDOW_REACH;
     case ZYDIS_MNEMONIC_INC:
     case ZYDIS_MNEMONIC_DEC:
-        return is_whole ? 1 : WINDOW_REACH;
+        return 1;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:
-    case ZYDIS_MNEMONIC_CALL:
         return guest == CPU_RSP && written->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : WINDOW_REACH;
     default:
         return WINDOW_REACH;
     }
 }
 
-void note_region(struct translation *t) {
+void forget_checks(struct translation *t) {
+    t->checked[WINDOW_A] = t->checked[WINDOW_B] = 0;
+    t->has_addend_b = false;
+}
+
+static void note_step(struct translation *t, unsigned guest, int64_t step) {
     enum { DRIFT = WINDOW_REACH / 2 };
+    t->written |= 1u << guest;
+    if (step <= -DRIFT || step >= DRIFT || t->drift[guest] > DRIFT) {
+        t->checked[WINDOW_A] &= (uint16_t)~(1u << guest);
+        t->checked[WINDOW_B] &= (uint16_t)~(1u << guest);
+    } else {
+        t->drift[guest] += (uint32_t)(step < 0 ? -step : step);
+    }
+}
+
+void note_written(struct translation *t) {
     if (t->in.rule.kind == RULE_HELPER)
-        t->region_guest = CPU_NO_REGISTER; /* the C function may have changed more than registers */
-    for (unsigned i = 0; i < t->in.z.operand_count && t->region_guest != CPU_NO_REGISTER; i++) {
+        forget_checks(t); /* the C function may have changed more than registers */
+    for (unsigned i = 0; i < t->in.z.operand_count; i++) {
         const ZydisDecodedOperand *operand = &t->in.operand[i];
         bool high;
-        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER || !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) ||
-            decode_gpr(operand->reg.value, &high) != t->region_guest)
-            continue;
-        int64_t step = step_of(t, t->region_guest, operand);
-        if (step <= -DRIFT || step >= DRIFT || t->region_drift > DRIFT) {
-            t->region_guest = CPU_NO_REGISTER;
-            return;
-        }
-        t->region_drift += (uint32_t)(step < 0 ? -step : step);
+        unsigned guest = operand->type == ZYDIS_OPERAND_TYPE_REGISTER ? decode_gpr(operand->reg.value, &high)
+                                                                     : CPU_NO_REGISTER;
+        if (guest != CPU_NO_REGISTER && (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            note_step(t, guest, step_of(t, guest, operand));
     }
 }

@@ -382,7 +382,7 @@ static void translate_instructions(struct translation *t, struct source *source,
         t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
         bool in_shadow = t->skips_poll;
         translate_instruction(t);
-        note_region(t);
+        note_written(t);
         if (in_shadow)
             t->skips_poll = false;
         unsigned length = t->in.z.length;
@@ -400,8 +400,7 @@ static void translate_instructions(struct translation *t, struct source *source,
 
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page) {
-    struct translation t = {.engine = engine, .cpu = cpu, .key = key, .start_rip = cpu->hot.rip,
-                            .region_guest = CPU_NO_REGISTER};
+    struct translation t = {.engine = engine, .cpu = cpu, .key = key, .start_rip = cpu->hot.rip};
     *result = CPU_NEXT;
     *needed_page = BLOCK_NO_PAGE;
     const uint8_t *bytes = region_bytes(cpu, physical);

@@ -84,8 +84,10 @@ struct translation {
     unsigned late_count;
     bool ended, failed;
     bool skips_poll;           /* the instruction is in the shadow of STI */
-    uint8_t region_guest;      /* the guest register whose region's addend is in T, or CPU_NO_REGISTER */
-    uint32_t region_drift;     /* bytes that it may have moved since */
+    uint32_t written;          /* guest registers that the block has changed so far */
+    uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
+    uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
+    bool has_addend_b;         /* T holds the addend of group B */
 };
 
 /* ---- decode.c ---- */
@@ -134,8 +136,9 @@ void emit_access(struct translation *t, const struct address *address, unsigned 
 void emit_flatten(struct translation *t, struct emit_memory *place, unsigned reg);
 /* S or A, as one that the place does not need; it may change the place. */
 unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
-/* Behind each instruction: whether T still holds the addend of its register's region. */
-void note_region(struct translation *t);
+/* Behind each instruction: what is still known of the registers that it wrote. */
+void note_written(struct translation *t);
+void forget_checks(struct translation *t);
 /* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
 void emit_access_done(struct translation *t, enum memory_kind kind);
 /* emit_reach of the instruction's explicit memory operand. */
