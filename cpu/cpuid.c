@@ -17,6 +17,10 @@ bool cpu_model_is_amd(const struct cpu_model *model) {
     return model->is_amd;
 }
 
+bool cpu_is_amd(const struct cpu *cpu) {
+    return cpu_model_is_amd(cpu->model);
+}
+
 unsigned cpu_model_physical_bits(const struct cpu_model *model) {
     return model->physical_bits;
 }

@@ -216,7 +216,7 @@ static bool set_property(struct parser *parser, const char *name, const char *va
         if (strlen(value) != 12)
             return fail(parser, "CPU property 'vendor' must have 12 characters, not '%s'", value);
         memcpy(model->vendor, value, 13);
-        model->is_amd = !strcmp(value, "AuthenticAMD");
+        model->is_amd = !strcmp(value, "AuthenticAMD") || !strcmp(value, "HygonGenuine");
         return true;
     }
     if (is_same_name(name, "model-id")) {

@@ -51,6 +51,7 @@ const char *cpu_model_name(unsigned k);
 const char *cpu_model_feature_name(unsigned k);
 
 bool cpu_has(const struct cpu *cpu, enum cpu_feature feature);
+bool cpu_is_amd(const struct cpu *cpu); /* AMD or Hygon: where their manual and Intel's differ */
 bool cpu_model_has(const struct cpu_model *model, enum cpu_feature feature);
 /* RDMSR and WRMSR of any thread that may touch the vCPU, without CPL: false is #GP(0). May call out to the APIC. */
 bool cpu_read_msr(struct cpu *cpu, uint32_t index, uint64_t *value);

@@ -29,18 +29,11 @@ static enum cpu_result finish(struct cpu *cpu) {
     return cpu->hot.rflags & FLAG_TF ? cpu_fault_debug(cpu, DR6_BS, true) : CPU_JUMP;
 }
 
-static bool is_amd(const struct cpu *cpu) {
-    uint32_t leaf[4];
-
-    cpu_cpuid(cpu, 0, 0, leaf);
-    return leaf[2] == 0x444d4163; /* "cAMD" */
-}
-
 enum cpu_result cpu_op_syscall(struct cpu *cpu, const struct cpu_op *op) {
     const uint16_t selector = (uint16_t)(cpu->msr.star >> 32);
     const bool is_64bit = cpu_is_64bit(cpu);
 
-    if (!(cpu->msr.efer & EFER_SCE) || !cpu_is_long_mode(cpu) || (!is_64bit && !is_amd(cpu)))
+    if (!(cpu->msr.efer & EFER_SCE) || !cpu_is_long_mode(cpu) || (!is_64bit && !cpu_is_amd(cpu)))
         return cpu_fault(cpu, VECTOR_UD);
     cpu->hot.gpr[CPU_RCX] = segment_next_rip(cpu, op->length);
     cpu->hot.gpr[CPU_R11] = cpu->hot.rflags & ~(uint64_t)FLAG_RF;

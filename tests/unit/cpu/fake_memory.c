@@ -131,6 +131,10 @@ void cpu_mode_changed(struct cpu *cpu) {
 
 /* ---- cpu/model.h ---- */
 
+bool cpu_is_amd(const struct cpu *cpu) {
+    return ((const struct fake *)cpu)->is_amd;
+}
+
 void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
     static const uint32_t intel[4] = {1, 0x756e6547, 0x6c65746e, 0x49656e69};
 

@@ -33,6 +33,7 @@ struct fake {
     uint8_t memory[FAKE_SIZE];
     uint64_t absent_page; /* accesses to it are page faults; 1: none */
     unsigned mode_changes;
+    bool is_amd;
 };
 
 /* A processor running at FAKE_CODE (FAKE_USER at level 3) with interrupts enabled and IOPL 0; free() it. */

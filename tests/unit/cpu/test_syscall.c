@@ -56,6 +56,21 @@ START_TEST(syscall_without_sce_or_from_compatibility_mode_is_ud) {
 }
 END_TEST
 
+START_TEST(syscall_from_compatibility_mode_enters_cstar_on_amd) {
+    struct fake *fake = create(FAKE_COMPAT3);
+    const struct cpu_op op = fake_op(4);
+
+    fake->is_amd = true;
+    fake->cpu.msr.cstar = 0xffffffff82000000;
+    ck_assert_int_eq(cpu_op_syscall(&fake->cpu, &op), CPU_JUMP);
+    ck_assert_uint_eq(fake->cpu.hot.rip, 0xffffffff82000000);
+    ck_assert_uint_eq(fake->cpu.hot.gpr[CPU_RCX], FAKE_USER + 2);
+    ck_assert_uint_eq(fake->cpu.cpl, 0);
+    assert_flat(&fake->cpu.segment[CPU_CS], 0x10, 0xa09b);
+    free(fake);
+}
+END_TEST
+
 START_TEST(sysret_returns_to_64_bit_code) {
     struct fake *fake = create(FAKE_LONG0);
     const struct cpu_op op = fake_op(8);
@@ -253,6 +268,7 @@ int main(void) {
 
     tcase_add_test(tests, syscall_saves_rip_and_flags_and_enters_lstar);
     tcase_add_test(tests, syscall_without_sce_or_from_compatibility_mode_is_ud);
+    tcase_add_test(tests, syscall_from_compatibility_mode_enters_cstar_on_amd);
     tcase_add_test(tests, sysret_returns_to_64_bit_code);
     tcase_add_test(tests, single_step_follows_tf_at_the_end);
     tcase_add_test(tests, sysret_returns_to_compatibility_mode);
