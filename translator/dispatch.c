@@ -5,6 +5,7 @@
 #include "cpu/interrupt.h"
 #include "cpu/io.h"
 #include "cpu/mode.h"
+#include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
 #include "cpu/watch.h"
@@ -122,17 +123,24 @@ static enum cpu_result check_fetch(struct cpu *cpu) {
     return CPU_NEXT;
 }
 
-/* Instruction breakpoints of DR0 to DR3, unless RF holds them off for one instruction (SDM vol. 3B, 17.3.1.1). */
+/*
+ * Instruction breakpoints of DR0 to DR3, unless RF holds them off for one instruction (SDM vol. 3B, 17.3.1.1). A load of
+ * SS in front does so, too, on Intel's processors; on AMD's it does not, and the breakpoint makes them forget the data
+ * breakpoints that the load held off.
+ */
 static enum cpu_result check_breakpoints(struct cpu *cpu, uint64_t linear) {
-    if (!(cpu->mode_key & MODE_BREAKPOINTS))
+    if (!(cpu->mode_key & MODE_BREAKPOINTS) || (cpu->hot.rflags & FLAG_RF))
         return CPU_NEXT;
-    if ((cpu->hot.rflags & FLAG_RF) || cpu_translator(cpu)->holds_traps)
+    if (cpu_translator(cpu)->holds_traps && !cpu_is_amd(cpu))
         return CPU_NEXT;
     uint64_t hit = 0;
     for (unsigned i = 0; i < 4; i++)
         if ((cpu->dr[7] >> (2 * i) & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3) && cpu->dr[i] == linear)
             hit |= 1u << i;
-    return hit ? cpu_fault_debug(cpu, hit, false) : CPU_NEXT;
+    if (!hit)
+        return CPU_NEXT;
+    cpu->watch_hits = 0;
+    return cpu_fault_debug(cpu, hit, false);
 }
 
 static enum cpu_result deliver(struct cpu *cpu) {
@@ -177,7 +185,7 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         if (result == CPU_NEXT)
             result = cpu_fetch_page(cpu, linear, &page);
         if (result == CPU_FAULT) {
-            translator->slow = false;
+            translator->slow = translator->holds_traps = false;
             translator->link_site = NULL;
             if (deliver(cpu) == CPU_STOP)
                 return 0;

@@ -27,10 +27,9 @@ static bool record_step(struct state *state) {
         step_dr6[step_count] = read_dr6();
     }
     step_count++;
+    if (!(state->flags & TF) || (read_dr6() & 15))
+        state->flags |= RF; /* go on behind an instruction breakpoint */
     write_dr6(DR6_INIT);
-    if (state->flags & TF)
-        return true;
-    state->flags |= RF; /* go on behind an instruction breakpoint */
     return true;
 }
 
@@ -105,6 +104,25 @@ static void instruction_breakpoints(void) {
     check("disabled_breakpoint", step_count, 0);
 }
 
+static bool is_amd(void) {
+    uint32_t eax = 0, ebx, ecx, edx;
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx));
+    return ecx == 0x444d4163; /* "cAMD" */
+}
+
+/* Intel's processors hold an instruction breakpoint off behind a load of SS (vol. 3A, 6.8.3), AMD's do not. */
+static void breakpoint_behind_mov_ss(void) {
+    arm(0, s_mov_ss_at + 2, EXECUTE, 0);
+    run_recording(s_mov_ss, 0);
+    check("breakpoint_behind_mov_ss", step_count, is_amd() ? 1 : 0);
+    if (is_amd())
+        check("breakpoint_behind_mov_ss_ip", steps[0], (word)s_mov_ss_at + 2);
+    run_recording(s_mov_ss, TF);
+    check("breakpoint_behind_mov_ss_with_tf", step_count, is_amd() ? 4 : 3);
+    check("breakpoint_behind_mov_ss_with_tf_dr6", step_dr6[1], DR6_INIT | (is_amd() ? 1 : BS));
+    write_dr7(DR7_INIT);
+}
+
 static uint64_t watched[4] __attribute__((aligned(64)));
 SNIPPET(s_store, "", "movl $1, (%rbx)\n nop");
 SNIPPET(s_load, "", "movl (%rbx), %eax\n nop");
@@ -129,6 +147,21 @@ static void expect_watch(const char *name, const uint8_t *code, unsigned hits, c
         check_detail(name, "dr6", step_dr6[0], DR6_INIT | 2);
 }
 
+/* A data breakpoint that the load of SS holds off, and an instruction breakpoint behind the load. */
+static void watched_ss_before_breakpoint(void) {
+    struct state state;
+    step_count = 0;
+    write_dr6(DR6_INIT);
+    write_dr0((word)s_watched_ss_at + 2);
+    write_dr7(read_dr7() | 2);
+    state_init(&state, s_watched_ss);
+    state.gpr[RBX] = (word)watched;
+    run(&state);
+    check("watched_ss_before_breakpoint", step_count, 1);
+    check_detail("watched_ss_before_breakpoint", "ip", steps[0], (word)s_watched_ss_at + (is_amd() ? 2 : 3));
+    check_detail("watched_ss_before_breakpoint", "dr6", step_dr6[0], DR6_INIT | (is_amd() ? 1 : 2));
+}
+
 static void data_breakpoints(void) {
     arm(1, watched, ON_WRITE, 3);
     expect_watch("write_watch_store", s_store, 1, s_store_end - 1);
@@ -141,6 +174,7 @@ static void data_breakpoints(void) {
     __asm__ volatile("mov %%ss, %0" : "=m"(watched[0]));
     arm(1, watched, ON_ACCESS, 3);
     expect_watch("access_watch_mov_ss_waits", s_watched_ss, 1, s_watched_ss_at + 3);
+    watched_ss_before_breakpoint();
     arm(1, watched, ON_WRITE, 2);
     expect_watch("write_watch_of_8", s_store_8, 1, NULL);
     expect_watch("write_watch_of_8_beside", s_store_beside, 0, NULL);
@@ -188,6 +222,7 @@ static void debug_register_access(void) {
 int main(void) {
     single_step();
     instruction_breakpoints();
+    breakpoint_behind_mov_ss();
     data_breakpoints();
     debug_register_access();
     return 0;
