@@ -14,7 +14,8 @@ enum site_kind {
     SITE_READ,    /* shadow page table miss; info: bytes; other: offset to try again at; data: segment */
     SITE_WRITE,   /* likewise, of a store or read-modify-write */
     SITE_SEGMENT, /* a segment check failed; run the instruction the slow way */
-    SITE_EXIT,    /* leave for rip + data; other: offset of the displacement to patch, 0: never linked */
+    SITE_EXIT,    /* leave for rip + data; other: offset of the displacement to patch, 0: never linked; info: 1 in the
+                     shadow of STI */
     SITE_RAISE,   /* exception data */
     SITE_BREAK,   /* the debugger's breakpoint is at this instruction */
     SITE_INDIRECT, /* leave for S; data: bytes that a CALL has pushed */
@@ -58,6 +59,7 @@ struct block {
     uint32_t key, host_size;
     uint16_t guest_size, site_count, instruction_count;
     uint16_t released;      /* bytes that its RET takes from the stack */
+    uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
     bool is_valid;
     struct site *sites;
     struct instruction_map *instructions;

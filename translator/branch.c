@@ -77,6 +77,11 @@ void emit_exit(struct translation *t, uint64_t target) {
     }
 }
 
+void emit_shadowed_exit(struct translation *t, uint64_t target) {
+    emit_exit_call(t, target, NULL);
+    t->sites[t->site_count - 1].info = 1;
+}
+
 /* Leaves for S. The site tells what to undo where S is no address at all. */
 static void emit_indirect_exit(struct translation *t) {
     emit_call(&t->e, t->engine->stubs.indirect);

@@ -246,12 +246,14 @@ uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result) {
     return engine_dispatch(cpu);
 }
 
-uint64_t dispatch_slowly(struct cpu *cpu) {
+uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block) {
     struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.slow_accesses++;
     translator->slow = true;
     if (translator->was_shadowed && cpu->hot.rip == translator->shadowed_rip)
         cpu->interrupt_shadow = true; /* it has not run yet */
+    if (block->shadowed && cpu->hot.rip - block->rip == block->shadowed)
+        cpu->interrupt_shadow = true;
     return engine_dispatch(cpu);
 }
 
@@ -294,7 +296,7 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     }
     flags_in(cpu);
     cpu->hot.rip = block->rip + site->guest;
-    return dispatch_slowly(cpu);
+    return dispatch_slowly(cpu, block);
 }
 
 /* ---- Instructions that C functions run ---- */
@@ -346,7 +348,7 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
 /* ---- Exits ---- */
 
 /* The debugger's breakpoint, of this vCPU or only of another one. */
-static uint64_t at_breakpoint(struct cpu *cpu) {
+static uint64_t at_breakpoint(struct cpu *cpu, const struct block *block) {
     uint64_t linear = linear_rip(cpu);
     for (unsigned i = 0; i < cpu->debug.count; i++)
         if (cpu->debug.point[i].type == TRAPEZE_BREAK_EXECUTE && cpu->debug.point[i].linear == linear) {
@@ -355,7 +357,7 @@ static uint64_t at_breakpoint(struct cpu *cpu) {
             cpu->stop = CPU_STOP_DEBUG;
             return 0;
         }
-    return dispatch_slowly(cpu);
+    return dispatch_slowly(cpu, block);
 }
 
 uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
@@ -367,7 +369,7 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
     cpu_io_done(cpu);
     if (site->kind == SITE_BREAK) {
         cpu->hot.rip = block->rip + site->guest;
-        return at_breakpoint(cpu);
+        return at_breakpoint(cpu, block);
     }
     if (site->kind == SITE_RAISE) {
         cpu->hot.rip = block->rip + site->guest;
@@ -382,6 +384,8 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
         cpu->hot.rip &= 0xffffffffu;
     if (block->key & MODE_TF)
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    if (site->info)
+        cpu->interrupt_shadow = true;
     if (cpu->watch_hits || cpu->debug.hit)
         return dispatch_after(cpu, CPU_NEXT);
     cpu_translator(cpu)->link_site = site->other ? (struct site *)site : NULL;

@@ -22,8 +22,8 @@ static inline uint64_t scratch_s(const struct cpu *cpu) {
 
 /* After an instruction that a C function ran: the host address for wherever the state says, or 0. */
 uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result);
-/* Runs the current instruction again, alone and with its accesses the slow way. */
-uint64_t dispatch_slowly(struct cpu *cpu);
+/* Runs the current instruction of the block again, alone and with its accesses the slow way. */
+uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block);
 /* The site behind a call that left, and its block; NULL when there is none. */
 const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block);
 /* A way out without a site is a bug of the translator; stops this vCPU rather than run on. */

@@ -53,7 +53,7 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     uint64_t linear;
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
-        return dispatch_slowly(cpu);
+        return dispatch_slowly(cpu, block);
     }
     bool is_write = translator->fault.is_write;
     struct cpu_place place;
@@ -64,7 +64,7 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
         return return_address;
     }
     engine_note_soft_site(cpu, block->physical + (cpu->hot.rip - block->rip));
-    return dispatch_slowly(cpu);
+    return dispatch_slowly(cpu, block);
 }
 
 /* ---- All of them ---- */

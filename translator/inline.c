@@ -26,7 +26,7 @@ static bool is_supervisor(const struct translation *t) {
 static void translate_sti(struct translation *t) {
     struct emitter *e = &t->e;
     /* With something pending the C function runs, and sees to the shadow; else nothing can be taken before the next poll,
-       which is not in front of the next instruction. */
+       which is not in front of the next instruction, nor where that leaves the block (block->shadowed). */
     emit_load32(e, REG_A, R_STATE(hot.run));
     uint8_t *pending = emit_jrcxz(e);
     emit_load32(e, REG_A, R_STATE(intr));
@@ -37,6 +37,7 @@ static void translate_sti(struct translation *t) {
     emit_here(e, quiet);
     emit_set_flag(t, 9, true);
     t->skips_poll = true;
+    t->block->shadowed = (uint16_t)(next_rip(t) - t->start_rip);
 }
 
 static void translate_swapgs(struct translation *t) {
@@ -164,7 +165,7 @@ bool translate_inline(struct translation *t) {
         emit_set_flag(t, 9, false);
         return true;
     case ZYDIS_MNEMONIC_STI:
-        if (!owns_if(t))
+        if (!owns_if(t) || t->block->shadowed)
             return false;
         translate_sti(t);
         return true;

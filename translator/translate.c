@@ -394,7 +394,7 @@ static void translate_instructions(struct translation *t, struct source *source,
         source->left -= length;
     }
     if (t->instruction_count && !t->ended)
-        emit_exit(t, (t->key & MODE_CODE) == MODE_CODE64 ? rip : rip & 0xffffffffu);
+        (t->skips_poll ? emit_shadowed_exit : emit_exit)(t, code_bits(t->key) == 64 ? rip : rip & 0xffffffffu);
     emit_late_exits(t);
 }
 

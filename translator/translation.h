@@ -171,6 +171,8 @@ void translate_ret(struct translation *t);
 void translate_loop(struct translation *t);
 /* Ends the block by going on at `target`. */
 void emit_exit(struct translation *t, uint64_t target);
+/* The same behind an STI: the shadow goes on into the target. */
+void emit_shadowed_exit(struct translation *t, uint64_t target);
 void emit_late_exits(struct translation *t);
 
 /* ---- translate.c ---- */

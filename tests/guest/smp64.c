@@ -11,7 +11,7 @@ static volatile unsigned ipis[2];
 static uint8_t *code, *pages[2];
 static const uint64_t va = WINDOW + 0x30000;
 
-enum { IDLE, COUNT, ORDER, CMPXCHG, SHOOT, MODIFY, HALT, XCHG_LOCK };
+enum { IDLE, COUNT, ORDER, CMPXCHG, SHOOT, MODIFY, HALT, XCHG_LOCK, STI_LOOP };
 
 static void locked_count(void) {
     for (unsigned i = 0; i < ROUNDS; i++) {
@@ -76,6 +76,27 @@ static void halt_until_ipi(void) {
     sti();
 }
 
+/* STI in front of an access to a device, and as a page's last instruction with the next page to be looked up. */
+static void sti_until_stopped(void) {
+    void (*sti_at_page_end)(void) = (void *)(code + 4095);
+    cli();
+    while (!shared[48]) {
+        __asm__ volatile("sti\nbehind_sti: testb $0, %0\n nop\n cli" : : "m"(*(uint8_t *)0xfee00020) : "cc");
+        invlpg(code + 4096);
+        sti_at_page_end();
+    }
+    sti();
+}
+
+static volatile unsigned nmis, nmis_behind_sti;
+
+static bool take_nmi(struct state *state) {
+    extern const uint8_t behind_sti[];
+    nmis_behind_sti += state->ip == (word)behind_sti || state->ip == (word)code + 4096;
+    nmis++;
+    return true;
+}
+
 static bool take_ipi(struct state *state) {
     ipis[state->vector == V_SHOOT]++;
     if (state->vector == V_SHOOT)
@@ -99,6 +120,7 @@ static void second_processor(void) {
         case SHOOT: read_until_remapped(); break;
         case MODIFY: call_until_changed(); break;
         case HALT: halt_until_ipi(); break;
+        case STI_LOOP: sti_until_stopped(); break;
         default: break;
         }
         command = IDLE;
@@ -215,8 +237,29 @@ static void cross_modification(void) {
     check("cross_modified_code_is_seen", late, 0);
 }
 
+/* Nothing comes between an STI and the next instruction, whatever the latter has to leave translated code for. */
+static void nmis_and_sti(void) {
+    static const uint8_t sti_nop_cli_ret[] = {0xfb, 0x90, 0xfa, 0xc3};
+    memory_copy(code + 4095, sti_nop_cli_ret, sizeof sti_nop_cli_ret);
+    shared[48] = 0;
+    command = STI_LOOP;
+    uint64_t start = rdtsc();
+    unsigned sent = 0;
+    while (sent < 20000 && rdtsc() - start < 5000000000ull) {
+        apic_ipi(1, 0x4400);
+        sent++;
+        while (nmis != sent && rdtsc() - start < 40000000000ull)
+            pause_cpu();
+    }
+    shared[48] = 1;
+    check_true("sti_loop_ends", wait_idle());
+    check("nmis_arrive_once_each", nmis, sent);
+    check("no_nmi_behind_sti", nmis_behind_sti, 0);
+}
+
 int main(void) {
     trap_handlers[V_IPI] = trap_handlers[V_SHOOT] = take_ipi;
+    trap_handlers[V_NMI] = take_nmi;
     code = pages_alloc(8192, 4096);
     pages[0] = page_alloc();
     pages[1] = page_alloc();
@@ -229,5 +272,6 @@ int main(void) {
     interprocessor_interrupts();
     shoot_down();
     cross_modification();
+    nmis_and_sti();
     return 0;
 }
