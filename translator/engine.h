@@ -65,6 +65,7 @@ struct engine {
     struct world world;
     struct stale_queue stale;
     uint64_t vector_mask;      /* XSAVE components that belong to the guest */
+    bool sha_aligns;           /* the host's SHA instructions refuse operands that are not aligned */
     struct trapeze_statistics statistics; /* of the translator itself, under lock */
     struct trapeze_log log;
     unsigned breakpoint_count; /* of all vCPUs, for the translator */

@@ -35,6 +35,7 @@ static void engine_init(struct engine *engine, struct trapeze_machine *machine) 
     engine->config = &machine->config;
     engine->memory = &machine->memory;
     engine->vector_mask = host_vector_mask();
+    engine->sha_aligns = !__builtin_cpu_is("amd"); /* Zen 4 reads them anywhere */
     pthread_mutex_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->world.mutex, NULL);
     pthread_cond_init(&engine->world.changed, NULL);

@@ -148,8 +148,9 @@ static bool is_unaligned_move(ZydisMnemonic mnemonic) {
 }
 
 /* Whether an operand that is not aligned is #GP, before any page is looked at (SDM vol. 2A, 2.4 and 2.8). */
-static bool must_align(const struct instruction *in, unsigned size) {
-    if (size < 16)
+static bool must_align(const struct translation *t, unsigned size) {
+    const struct instruction *in = &t->in;
+    if (size < 16 || (in->z.meta.isa_set == ZYDIS_ISA_SET_SHA && !t->engine->sha_aligns))
         return false;
     switch (in->z.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
@@ -165,10 +166,8 @@ static bool must_align(const struct instruction *in, unsigned size) {
 }
 
 static unsigned site_flags(const struct translation *t, unsigned size) {
-    /* AMD's processors take SHA operands as they are (measured on Zen 4; the manual says nothing of it). */
-    bool is_free = t->in.z.meta.isa_set == ZYDIS_ISA_SET_SHA && cpu_model_is_amd(t->cpu->model);
     bool is_locked = (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->in.z.mnemonic == ZYDIS_MNEMONIC_XCHG;
-    return (is_masked_access(&t->in) ? SITE_MASKED : 0u) | (must_align(&t->in, size) && !is_free ? SITE_ALIGNED : 0u) |
+    return (is_masked_access(&t->in) ? SITE_MASKED : 0u) | (must_align(t, size) ? SITE_ALIGNED : 0u) |
            (is_locked ? SITE_LOCKED : 0u);
 }
 
