@@ -99,8 +99,6 @@ enum cpu_result cpu_op_gather(struct cpu *cpu, const struct cpu_op *op) {
     enum cpu_result result = begin(&e, cpu, op, true);
     if (result != CPU_NEXT)
         return result;
-    unsigned width = e.count * op->element_size;
-    cpu_clear(e.data + width, sizeof e.data - width);
     for (unsigned i = 0; i < e.count && result == CPU_NEXT; i++) {
         if (!is_selected(&e, i))
             continue;
@@ -108,7 +106,9 @@ enum cpu_result cpu_op_gather(struct cpu *cpu, const struct cpu_op *op) {
         if (result == CPU_NEXT)
             clear_selected(&e, i);
     }
-    if (result == CPU_NEXT) {
+    if (result == CPU_NEXT) { /* not before: a fault leaves what lies behind the elements alone */
+        unsigned width = e.count * op->element_size;
+        cpu_clear(e.data + width, sizeof e.data - width);
         e.opmask = 0;
         cpu_clear(e.mask, sizeof e.mask);
     }
