@@ -280,7 +280,7 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     if (site->kind != SITE_SEGMENT && in_page && cpu_is_canonical(linear)) {
         struct cpu_place place;
         unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
-        if (dispatch_is_misaligned(site, linear)) {
+        if (dispatch_is_misaligned(site, linear) && !(site->data & SITE_MASKED)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;
             return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));

@@ -198,7 +198,7 @@ bool signals_attach(struct cpu *cpu);
 /* ---- masked.c ---- */
 struct masked_bytes {
     struct cpu *cpu;
-    uint64_t physical; /* of the instruction */
+    uint64_t physical, second_page; /* of the instruction; BLOCK_NO_PAGE: it lies in one page */
 };
 /* One bit for each byte of its memory operand that the masked instruction at rip touches; call_full. */
 uint64_t engine_masked_bytes(void *query);

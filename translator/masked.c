@@ -39,7 +39,9 @@ static unsigned counted_elements(const struct instruction *in, const ZydisDecode
     bool is_vector = destination->type == ZYDIS_OPERAND_TYPE_REGISTER && destination->element_size &&
                      ZydisRegisterGetClass(destination->reg.value) != ZYDIS_REGCLASS_MASK;
     const ZydisDecodedOperand *counted = is_vector ? destination : memory;
-    unsigned count = counted->size / counted->element_size;
+    unsigned count = counted->size / counted->element_size, in_memory = memory->size / memory->element_size;
+    if (in->z.meta.category == ZYDIS_CATEGORY_CONVERT && in_memory < count)
+        count = in_memory; /* the rest of the XMM register is zeroed */
     return count > 64 ? 64 : count;
 }
 
@@ -67,8 +69,17 @@ static uint64_t spread(uint64_t mask, unsigned count, unsigned element, unsigned
 }
 
 /* Exception classes without fault suppression: the whole operand is accessed, whatever the mask (SDM vol. 2A, 2.8). */
-static bool is_suppressing(ZydisExceptionClass class) {
-    switch (class) {
+static bool is_suppressing(const struct instruction *in) {
+    switch (in->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: /* E4NF, which the decoder takes for E4 */
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+        return false;
+    default:
+        break;
+    }
+    switch (in->z.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
     case ZYDIS_EXCEPTION_CLASS_E3NF:
@@ -93,33 +104,48 @@ bool is_masked_access(const struct instruction *in) {
         return true;
     default:
         return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa &&
-               is_suppressing(in->z.meta.exception_class);
+               is_suppressing(in);
     }
 }
 
-/* A broadcast element is accessed as long as any element of the destination wants it. */
+/* Bytes of a broadcast operand: each of its elements counts as long as one of those that it goes to is wanted. */
 static uint64_t broadcast_bytes(const struct cpu *cpu, const struct instruction *in, unsigned size) {
     /* Elements are the destination's, but for conversions, which have as many as fit in the wider of their types. */
-    unsigned element = in->operand[0].element_size ? in->operand[0].element_size : 8 * size;
-    bool is_affine = in->z.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEQB || in->z.mnemonic == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
-    if (!in->z.avx.broadcast.is_static && !is_affine && element < 8 * size)
-        element = 8 * size;
-    unsigned count = in->z.avx.vector_length / element;
-    uint64_t all = count >= 64 ? ~0ull : (1ull << count) - 1;
-    if (!(opmask(cpu, in->z.raw.evex.aaa) & all))
-        return 0;
-    return size >= 64 ? ~0ull : (1ull << size) - 1;
+    unsigned bits = in->operand[0].element_size ? in->operand[0].element_size : 8 * size;
+    if (!in->z.avx.broadcast.is_static && bits < 8 * size)
+        bits = 8 * size;
+    unsigned count = in->z.avx.vector_length / bits;
+    unsigned parts = bits < 8 * size ? 8 * size / bits : 1, part = size / parts;
+    uint64_t mask = opmask(cpu, in->z.raw.evex.aaa), bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (mask >> i & 1)
+            bytes |= ((1ull << part) - 1) << (i % parts * part);
+    return bytes;
+}
+
+/* The instruction at rip, which may go on in the block's second page. */
+static bool decode_again(const struct masked_bytes *query, struct instruction *in) {
+    struct cpu *cpu = query->cpu;
+    uint64_t at[2] = {query->physical, query->second_page};
+    unsigned left = (unsigned)(MEMORY_PAGE - (query->physical & MEMORY_PAGE_MASK)), have = 0;
+    uint8_t bytes[15];
+    for (unsigned i = 0; i < 2 && have < sizeof bytes; i++) {
+        unsigned length = i == 0 && left < sizeof bytes ? left : (unsigned)sizeof bytes - have;
+        struct memory_region *region = at[i] == BLOCK_NO_PAGE ? NULL : memory_find(cpu->memory, guest_physical_at(at[i]));
+        if (!region)
+            break;
+        memcpy(bytes + have, memory_host(region, guest_physical_at(at[i])), length);
+        have += length;
+    }
+    return decode(cpu->engine->decoder, cpu->mode_key, bytes, have, cpu->hot.rip, in);
 }
 
 uint64_t engine_masked_bytes(void *argument) {
-    struct masked_bytes *query = argument;
+    const struct masked_bytes *query = argument;
     struct cpu *cpu = query->cpu;
-    struct memory_region *region = memory_find(cpu->memory, guest_physical_at(query->physical));
-    unsigned left = (unsigned)(MEMORY_PAGE - (query->physical & MEMORY_PAGE_MASK));
     struct instruction in;
-    if (!region || !decode(cpu->engine->decoder, cpu->mode_key, memory_host(region, guest_physical_at(query->physical)),
-                           left < 15 ? left : 15, cpu->hot.rip, &in))
-        return ~0ull; /* the instruction crosses pages: treat it as one access */
+    if (!decode_again(query, &in))
+        return ~0ull; /* another processor has changed it since */
     for (unsigned i = 0; i < in.z.operand_count; i++) {
         const ZydisDecodedOperand *operand = &in.operand[i];
         if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || !operand->element_size)

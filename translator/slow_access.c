@@ -16,6 +16,7 @@ static enum cpu_result locate_masked(struct cpu *cpu, uint64_t linear, unsigned 
                                      uint64_t active, struct cpu_range *range) {
     unsigned to_end = (unsigned)(MEMORY_PAGE - (linear & MEMORY_PAGE_MASK));
     range->linear = linear;
+    range->part[0].is_direct = false;
     range->first_size = to_end < size ? to_end : size;
     uint64_t first = range->first_size == 64 ? ~0ull : (1ull << range->first_size) - 1;
     enum cpu_result result = CPU_NEXT;
@@ -26,21 +27,44 @@ static enum cpu_result locate_masked(struct cpu *cpu, uint64_t linear, unsigned 
     return result;
 }
 
+/*
+ * The linear address of a masked access. Bytes that are masked off are held against no limit and no alignment (SDM vol. 1,
+ * 15.6.4); where all are, the host still sees how the operand is aligned.
+ */
+static enum cpu_result linear_masked(struct cpu *cpu, const struct site *site, uint64_t offset, unsigned access,
+                                     uint64_t active, uint64_t *linear) {
+    unsigned segment = (unsigned)site->data & SITE_SEGMENT_BITS;
+    if (!active) {
+        *linear = offset + (cpu_is_64bit(cpu) && segment < CPU_FS ? 0 : cpu->segment[segment].base);
+        return CPU_NEXT;
+    }
+    unsigned first = (unsigned)__builtin_ctzll(active), last = 63 - (unsigned)__builtin_clzll(active);
+    enum cpu_result result = cpu_linear(cpu, segment, offset + first, last - first + 1, access, linear);
+    *linear -= first;
+    if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && dispatch_is_misaligned(site, *linear))
+        return cpu_fault_code(cpu, VECTOR_GP, 0);
+    return result;
+}
+
 /* Masked instructions work on the bounce buffer, of which only active bytes are read and written. */
 static enum cpu_result prepare_masked(struct cpu *cpu, const struct block *block, const struct site *site,
-                                      uint64_t linear, unsigned access) {
+                                      uint64_t offset, uint64_t *linear) {
     struct cpu_translator *translator = cpu_translator(cpu);
     struct cpu_range *range = (struct cpu_range *)translator->range;
-    struct masked_bytes query = {.cpu = cpu, .physical = block->physical + site->guest};
-    uint64_t active = cpu->call_full(cpu, engine_masked_bytes, &query);
-    enum cpu_result result = locate_masked(cpu, linear, site->info, access, active, range);
+    struct masked_bytes query = {
+        .cpu = cpu, .physical = block->physical + site->guest, .second_page = block->second_page};
+    uint64_t active = cpu->call_full(cpu, engine_masked_bytes, &query) & (~0ull >> (64 - site->info));
+    unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    enum cpu_result result = linear_masked(cpu, site, offset, access, active, linear);
+    if (result == CPU_NEXT)
+        result = locate_masked(cpu, *linear, site->info, access, active, range);
     if (result != CPU_NEXT)
         return result;
-    uint8_t *bounce = translator->bounce + (linear & 63);
+    uint8_t *bounce = translator->bounce + (*linear & 63);
     for (unsigned i = 0; i < site->info; i++) {
         bounce[i] = 0;
         if (active >> i & 1) {
-            result = cpu_read_linear(cpu, linear + i, &bounce[i], 1, ACCESS_READ);
+            result = cpu_read_linear(cpu, *linear + i, &bounce[i], 1, ACCESS_READ);
             if (result != CPU_NEXT)
                 return result;
         }
@@ -103,18 +127,19 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         return dispatch_lost(cpu);
     _Static_assert(sizeof(struct cpu_range) <= sizeof translator->range, "range does not fit");
     unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
-    uint64_t offset = scratch_s(cpu), linear, host = 0;
+    uint64_t offset = scratch_s(cpu), linear = 0, host = 0;
     flags_in(cpu);
     cpu->hot.rip = block->rip + site->guest;
-    enum cpu_result result =
-        cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
-    if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && dispatch_is_misaligned(site, linear))
-        result = cpu_fault_code(cpu, VECTOR_GP, 0);
-    if (result == CPU_NEXT && (site->data & SITE_MASKED)) {
-        result = prepare_masked(cpu, block, site, linear, access);
+    enum cpu_result result;
+    if (site->data & SITE_MASKED) {
+        result = prepare_masked(cpu, block, site, offset, &linear);
         host = cpu->hot.bounce;
-    } else if (result == CPU_NEXT) {
-        result = cpu_locate_range(cpu, linear, site->info, access, (struct cpu_range *)translator->range);
+    } else {
+        result = cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
+        if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && dispatch_is_misaligned(site, linear))
+            result = cpu_fault_code(cpu, VECTOR_GP, 0);
+        if (result == CPU_NEXT)
+            result = cpu_locate_range(cpu, linear, site->info, access, (struct cpu_range *)translator->range);
         if (result == CPU_NEXT)
             host = prepare_plain(cpu, site, linear);
     }
