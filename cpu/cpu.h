@@ -199,7 +199,6 @@ struct cpu_hot {
     uint64_t bounce; /* host address that a slow access works on */
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
     uint64_t window_addend_b; /* of the current view's window */
-    uint64_t return_block; /* the block whose RET ran last in 64-bit code */
     uint32_t run;    /* 0: a poll must leave translated code */
     uint32_t pad;
     uint64_t rip;

@@ -94,9 +94,9 @@ static struct late_exit *add_late(struct translation *t, uint64_t target) {
     return late;
 }
 
-/* Exits of polls must be near; those of calls may come before the others. */
-static void emit_pending_exits(struct translation *t, bool polls_only) {
-    for (unsigned i = 0; i < t->late_count; i++) {
+/* Those from number `first` on, or of them those of polls alone, which must be near. */
+static void emit_pending_exits(struct translation *t, unsigned first, bool polls_only) {
+    for (unsigned i = first; i < t->late_count; i++) {
         struct late_exit *late = &t->late[i];
         if (late->is_emitted || (polls_only && !late->branch))
             continue;
@@ -116,7 +116,8 @@ static void emit_pending_exits(struct translation *t, bool polls_only) {
 }
 
 void emit_late_exits(struct translation *t) {
-    emit_pending_exits(t, false);
+    emit_pending_exits(t, 0, true);
+    emit_pending_exits(t, 0, false);
 }
 
 /* Leaves for rip, or for S, when hot.run is 0. */
@@ -165,20 +166,22 @@ void translate_jcc(struct translation *t) {
     struct emitter *e = &t->e;
     unsigned condition = t->in.z.opcode & 15;
     uint64_t target = branch_target(t);
-    t->ended = true;
-    if (needs_poll(t, target))
+    bool has_poll = needs_poll(t, target), continues = may_chain(t) && !has_poll;
+    if (has_poll)
         emit_poll(t, t->in.rip);
     if (may_chain(t) && is_same_page(t, target)) {
         emit_align_displacement(e, 2);
         emit_jcc(e, condition, emit_address(e));
         struct late_exit *late = add_late(t, target);
         late->call = late->linkable = e->at - 4;
-        emit_exit(t, fall_through(t));
-        return;
+    } else {
+        uint8_t *skip = emit_jcc_short(e, condition ^ 1);
+        emit_exit(t, target);
+        emit_here(e, skip);
     }
-    uint8_t *skip = emit_jcc_short(e, condition ^ 1);
-    emit_exit(t, target);
-    emit_here(e, skip);
+    if (continues)
+        return;
+    t->ended = true; /* the exits of polls must be near */
     emit_exit(t, fall_through(t));
 }
 
@@ -273,8 +276,8 @@ static void emit_lookup_jump(struct translation *t, unsigned form) {
 
 /* ---- Calls and returns ---- */
 
-/* Where a host RET arrives: S must be the address behind the guest's CALL. */
-static void emit_return_site(struct translation *t, uint64_t expected) {
+/* Where a host RET arrives: S must be the address behind the guest's CALL. The block goes on there. */
+static void emit_return_site(struct translation *t, uint64_t expected, unsigned first_late) {
     struct emitter *e = &t->e;
     struct site *site = add_site(t, SITE_RETURN);
     site->data = (int64_t)(expected - t->start_rip);
@@ -291,9 +294,10 @@ static void emit_return_site(struct translation *t, uint64_t expected) {
     }
     uint8_t *same = emit_jrcxz(e);
     emit_call(e, t->engine->stubs.returned);
-    emit_pending_exits(t, true);
+    emit_pending_exits(t, first_late, false);
     emit_here(e, same);
-    emit_exit(t, expected);
+    forget_checks(t);
+    t->written = ~0u;
 }
 
 static void emit_direct_call(struct translation *t, uint64_t target) {
@@ -349,7 +353,8 @@ void translate_call(struct translation *t) {
     uint64_t next = truncate_rip(t, next_rip(t));
     enum { TARGET_SLOT = 3 };
     int32_t target_slot = R_STATE(hot.scratch) + 8 * TARGET_SLOT;
-    t->ended = true;
+    unsigned first_late = t->late_count;
+    t->ended = !may_chain(t);
     bool is_direct = operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     if (!is_direct) {
         emit_branch_operand(t, operand);
@@ -365,17 +370,7 @@ void translate_call(struct translation *t) {
         emit_indirect_call(t);
     }
     if (may_chain(t))
-        emit_return_site(t, next);
-}
-
-/* Tells engine_indirect which RET came to an address that is none: that RET is what faults. */
-static void emit_note_return(struct translation *t) {
-    uint64_t block = (uint64_t)t->block;
-    if ((uint64_t)(int32_t)block != block)
-        return;
-    struct emit_memory note = memory_at(REG_R, R_STATE(hot.return_block));
-    emit_op_memory(&t->e, 0, true, 0xc7, 0, &note);
-    emit_u32(&t->e, (uint32_t)block);
+        emit_return_site(t, next, first_late);
 }
 
 void translate_ret(struct translation *t) {
@@ -384,7 +379,7 @@ void translate_ret(struct translation *t) {
     emit_pop_to_s(t, t->in.z.operand_width / 8, release);
     t->block->released = (uint16_t)(t->in.z.operand_width / 8 + release);
     if ((t->key & MODE_CODE) == MODE_CODE64)
-        emit_note_return(t);
+        emit_mov_immediate(&t->e, REG_T, (uint64_t)t->block); /* for engine_indirect: whose RET it was */
     if (may_chain(t))
         emit_u8(&t->e, 0xc3);
     else

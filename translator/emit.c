@@ -1,4 +1,6 @@
 /* The emitter's encodings: SDM vol. 2A, 2.1 to 2.3. */
+#include <assert.h>
+
 #include "translator/emit.h"
 
 /* Guest r10, r11, r13, r14 and r15, the ones compilers take last, live in memory. */
@@ -191,6 +193,7 @@ uint8_t *emit_jrcxz(struct emitter *e) {
 void emit_here(struct emitter *e, uint8_t *branch) {
     if (e->at - branch > 127)
         e->overflow = true;
+    assert(e->overflow || e->at - branch <= 127);
     if (!e->overflow)
         branch[-1] = (uint8_t)(e->at - branch);
 }

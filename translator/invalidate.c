@@ -249,7 +249,6 @@ static void forget_addresses(struct engine *engine) {
         struct cpu *cpu = engine->vcpu[c];
         engine_reset_stacks(cpu);
         cpu_translator(cpu)->link_site = NULL;
-        cpu->hot.return_block = 0;
         for (unsigned s = 0; s < VIEW_SPACES; s++)
             for (unsigned i = 0; cpu->views.space[s].in_use && i < VIEW_PRIVILEGES; i++)
                 view_flush_jumps(cpu->views.space[s].view[i]);

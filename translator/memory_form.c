@@ -50,9 +50,13 @@ struct address address_of(const struct translation *t, const ZydisDecodedOperand
 }
 
 void emit_offset(struct translation *t, const struct address *address) {
+    emit_offset_to(t, address, REG_S);
+}
+
+void emit_offset_to(struct translation *t, const struct address *address, unsigned to) {
     struct emitter *e = &t->e;
     if (address->is_constant) {
-        emit_mov_immediate(e, REG_S, (uint64_t)address->displacement);
+        emit_mov_immediate(e, to, (uint64_t)address->displacement);
         return;
     }
     struct emit_memory memory = memory_indexed(HOST_NONE, HOST_NONE, address->scale, (int32_t)address->displacement);
@@ -63,14 +67,14 @@ void emit_offset(struct translation *t, const struct address *address) {
     bool is_64 = address->size == 8;
     if (memory.index == HOST_NONE && memory.displacement == 0) {
         if (is_64)
-            emit_mov(e, REG_S, memory.base);
+            emit_mov(e, to, memory.base);
         else
-            emit_mov32(e, REG_S, memory.base);
+            emit_mov32(e, to, memory.base);
     } else {
-        emit_lea(e, is_64, REG_S, &memory);
+        emit_lea(e, is_64, to, &memory);
     }
     if (address->size == 2)
-        emit_zero_extend16(e, REG_S, REG_S);
+        emit_zero_extend16(e, to, to);
 }
 
 /* Whether the segment adds nothing and checks nothing. */

@@ -132,12 +132,19 @@ void translate_pop(struct translation *t) {
     const ZydisDecodedOperand *operand = &t->in.operand[0];
     unsigned bytes = t->in.z.operand_width / 8;
     bool high;
+    struct address top = stack_address(t, CPU_RSP, 0);
     if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-        emit_pop_to_s(t, bytes, 0);
-        emit_set_guest(t, decode_gpr(operand->reg.value, &high), bytes);
+        unsigned guest = decode_gpr(operand->reg.value, &high), host = host_register[guest];
+        if (host == HOST_NONE || guest == CPU_RSP) {
+            emit_pop_to_s(t, bytes, 0);
+            emit_set_guest(t, guest, bytes);
+            return;
+        }
+        struct emit_memory place = emit_reach(t, &top, bytes, MEMORY_READ);
+        emit_op_memory(&t->e, bytes == 2 ? 0x66 : 0, bytes == 8, 0x8b, host, &place);
+        emit_move_sp(t, (int32_t)bytes);
         return;
     }
-    struct address top = stack_address(t, CPU_RSP, 0);
     struct emit_memory place = emit_reach(t, &top, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
     emit_store(&t->e, R_VALUE, REG_S);

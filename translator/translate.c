@@ -70,8 +70,16 @@ static void translate_lea(struct translation *t) {
     bool high;
     unsigned guest = decode_gpr(t->in.operand[0].reg.value, &high), bits = t->in.z.operand_width;
     struct address address = address_of(t, memory);
-    emit_offset(t, &address);
     unsigned host = host_register[guest];
+    if (host != HOST_NONE && bits != 16 && address.size != 2) {
+        if (bits == 32) {
+            address.displacement = address.is_constant ? (uint32_t)address.displacement : address.displacement;
+            address.size = 4;
+        }
+        emit_offset_to(t, &address, host);
+        return;
+    }
+    emit_offset(t, &address);
     if (host == HOST_NONE) {
         if (bits == 32)
             emit_mov32(&t->e, REG_S, REG_S);
@@ -368,7 +376,8 @@ static void translate_instructions(struct translation *t, struct source *source,
     bool single = t->key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS);
     unsigned most = single ? 1 : BLOCK_INSTRUCTIONS;
     while (!t->ended && t->instruction_count < most) {
-        if (t->e.end - t->e.at < INSTRUCTION_ROOM || t->site_count + 16 > BLOCK_SITES)
+        if (t->e.end - t->e.at < INSTRUCTION_ROOM || t->site_count + 16 + t->late_count > BLOCK_SITES ||
+            t->late_count + 4 > BLOCK_LATE_EXITS)
             break;
         if (t->instruction_count > 0 && source->left == 0)
             break;

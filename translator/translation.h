@@ -14,8 +14,9 @@
 #include "cpu/ops.h"
 #include "translator/engine.h"
 
-#define BLOCK_INSTRUCTIONS 40
+#define BLOCK_INSTRUCTIONS 64
 #define BLOCK_SITES 256
+#define BLOCK_LATE_EXITS 48
 #define BLOCK_ROOM 24576   /* bytes of host code that a block may need */
 #define INSTRUCTION_ROOM 1024
 
@@ -80,7 +81,7 @@ struct translation {
     unsigned site_count;
     struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
     unsigned instruction_count;
-    struct late_exit late[4];
+    struct late_exit late[BLOCK_LATE_EXITS];
     unsigned late_count;
     bool ended, failed;
     bool skips_poll;           /* the instruction is in the shadow of STI */
@@ -122,8 +123,9 @@ struct address {
 };
 /* The explicit memory operand of the instruction. */
 struct address address_of(const struct translation *t, const ZydisDecodedOperand *operand);
-/* S = offset within the segment. Uses A. */
+/* S, or `to`, = offset within the segment. Uses A and S. */
 void emit_offset(struct translation *t, const struct address *address);
+void emit_offset_to(struct translation *t, const struct address *address, unsigned to);
 /* The operand's place as a host memory operand; uses A, S and T, and may leave for a fault there or at the place. */
 struct emit_memory emit_reach(struct translation *t, const struct address *address, unsigned size,
                               enum memory_kind kind);
