@@ -198,7 +198,7 @@ struct cpu_hot {
     uint64_t jump_base, jump_limit; /* of CS: the jump caches were filled under them */
     uint64_t bounce; /* host address that a slow access works on */
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
-    uint64_t window_addend_b; /* of the current view's window */
+    uint64_t window_addend[2]; /* of the current view's window, by group */
     uint32_t run;    /* 0: a poll must leave translated code */
     uint32_t pad;
     uint64_t rip;

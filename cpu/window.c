@@ -90,7 +90,8 @@ static void set_host_gs(struct cpu *cpu, uint64_t base) {
 /* Groups may have come into being since. */
 static void load_addends(struct cpu *cpu, const struct window *window) {
     set_host_gs(cpu, window->addend[WINDOW_A]);
-    cpu->hot.window_addend_b = window->addend[WINDOW_B];
+    cpu->hot.window_addend[WINDOW_A] = window->addend[WINDOW_A];
+    cpu->hot.window_addend[WINDOW_B] = window->addend[WINDOW_B];
 }
 
 bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {

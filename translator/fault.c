@@ -46,11 +46,48 @@ void engine_note_soft_site(struct cpu *cpu, uint64_t physical) {
         __atomic_store_n(form, (uint8_t)(seen + FORM_FAILURE), __ATOMIC_RELAXED);
 }
 
+/* Whether the window has the page now. A guest's fault is left to the slow way; other failures make the site soft. */
+static bool reach_page(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t site_physical) {
+    struct cpu_place place;
+    if (linear >> 47 || cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) != CPU_NEXT)
+        return false;
+    if (place.is_direct && cpu_window_fill(cpu, linear, is_write))
+        return true;
+    engine_note_soft_site(cpu, site_physical);
+    return false;
+}
+
+/* REP MOVS or STOS: what is done is done, and the rest runs again. Full state, but for the registers of the instruction. */
+static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const struct site *site) {
+    enum { SLOT_A = 0, SLOT_S = 1, SLOT_T = 4 };
+    uint64_t mask = block->key & MODE_CODE64 ? ~0ull : 0xffffffffu, linear;
+    uint64_t *gpr = cpu->hot.gpr;
+    gpr[CPU_RCX] = cpu->hot.scratch[SLOT_A];
+    gpr[CPU_RDI] = (gpr[CPU_RDI] - cpu->hot.scratch[SLOT_T]) & mask;
+    if (site->info)
+        gpr[CPU_RSI] = (gpr[CPU_RSI] - cpu->hot.scratch[SLOT_S]) & mask;
+    uint64_t physical = block->physical + (cpu->hot.rip - block->rip);
+    bool can_go_on;
+    if (window_linear(cpu->hot.view->window, cpu_translator(cpu)->fault.address, &linear))
+        can_go_on = reach_page(cpu, linear, cpu_translator(cpu)->fault.is_write, physical);
+    else
+        can_go_on = reach_page(cpu, gpr[CPU_RDI], true, physical) &&
+                    (!site->info || reach_page(cpu, gpr[CPU_RSI], false, physical));
+    if (can_go_on) {
+        flags_out(cpu);
+        return (uint64_t)block->host + site->other;
+    }
+    return dispatch_slowly(cpu, block);
+}
+
 /* An access that the window does not allow: of a page that is not mapped there yet, a guest's fault, or something that no
    window holds. full state. */
 static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
     struct cpu_translator *translator = cpu_translator(cpu);
+    const struct site *site = block_find_site(block, return_address);
     uint64_t linear;
+    if (site && site->kind == SITE_REPEATED)
+        return repeated_fault(cpu, block, site);
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
         return dispatch_slowly(cpu, block);

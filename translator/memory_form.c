@@ -177,7 +177,7 @@ static unsigned site_flags(const struct translation *t, unsigned size) {
 
 /* ---- Windows ---- */
 
-static bool uses_window(const struct translation *t) {
+bool uses_window(const struct translation *t) {
     return (t->key & MODE_WINDOW) && !(t->key & MODE_SLOW) &&
            engine_site_form(t->engine, instruction_physical(t)) != FORM_SOFT;
 }
@@ -227,7 +227,7 @@ static struct emit_memory place_in_group(struct translation *t, unsigned group, 
         return place;
     }
     if (!t->has_addend_b)
-        emit_load(&t->e, REG_T, R_STATE(hot.window_addend_b));
+        emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
     t->has_addend_b = true;
     place.index = REG_T;
     return place;

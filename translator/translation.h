@@ -121,6 +121,8 @@ struct address {
     int64_t displacement;
     bool is_constant;                          /* displacement is the whole offset (rip-relative, moffs) */
 };
+/* Whether the instruction's accesses are made in the view's window. */
+bool uses_window(const struct translation *t);
 /* The explicit memory operand of the instruction. */
 struct address address_of(const struct translation *t, const ZydisDecodedOperand *operand);
 /* S, or `to`, = offset within the segment. Uses A and S. */
