@@ -52,6 +52,12 @@ struct helper_call {
 enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8, SITE_ALIGNED = 16, SITE_LOCKED = 32 };
 
 #define BLOCK_NO_PAGE (~0ull)
+#define BLOCK_SWAPS 5
+
+/* While a round of a loop runs, `inner` is in the host register of `outer`, which is in cpu->hot.swapped. */
+struct block_swap {
+    uint8_t inner, outer;
+};
 
 struct block {
     uint64_t rip, physical; /* of the first instruction */
@@ -62,6 +68,10 @@ struct block {
     uint16_t released;      /* bytes that its RET takes from the stack */
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
     bool is_valid;
+    uint8_t swap_count;
+    struct block_swap swap[BLOCK_SWAPS];
+    uint16_t check_end;     /* host offsets: of a loop's checks, 0: none, */
+    uint16_t loop_start, loop_end; /* and of its rounds, where the swaps are in force */
     struct site *sites;
     struct instruction_map *instructions;
     struct site *incoming;  /* exits linked to this block */

@@ -103,15 +103,16 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         late->is_emitted = true;
         if (late->branch)
             emit_here(&t->e, late->branch);
-        if (late->call && !t->e.overflow) {
-            uint32_t relative = (uint32_t)(t->e.at - (late->call + 4));
-            for (unsigned k = 0; k < 4; k++)
-                late->call[k] = (uint8_t)(relative >> (8 * k));
-        }
-        if (late->is_indirect)
+        if (late->call)
+            emit_jump_here(&t->e, late->call + 4);
+        if (late->leaves_loop) { /* only then to where the exit leads */
+            loop_leave(t);
+            emit_exit(t, late->target);
+        } else if (late->is_indirect) {
             emit_indirect_exit(t);
-        else
+        } else {
             emit_exit_call(t, late->target, late->linkable);
+        }
     }
 }
 
@@ -162,11 +163,42 @@ void translate_jump(struct translation *t) {
     emit_lookup_jump(t, 4);
 }
 
+/* Within a loop: back to the next round, or out of it with the registers put back. */
+static void translate_loop_branch(struct translation *t, unsigned condition, uint64_t target, bool continues) {
+    struct emitter *e = &t->e;
+    if (continues) {
+        emit_jcc(e, condition, emit_address(e));
+        struct late_exit *late = add_late(t, target);
+        late->call = e->at - 4;
+        late->leaves_loop = true;
+        return;
+    }
+    if (t->loop.wants_addend_b && !t->has_addend_b)
+        emit_load(e, REG_T, R_STATE(hot.window_addend[1]));
+    emit_load32(e, REG_A, R_STATE(hot.run));
+    uint8_t *is_pending = emit_jrcxz(e);
+    emit_jcc(e, condition, (uint64_t)t->loop.start + (uint64_t)e->delta);
+    emit_jump(e, emit_address(e));
+    uint8_t *behind = e->at;
+    emit_here(e, is_pending);
+    loop_leave(t);
+    emit_exit_call(t, t->in.rip, NULL);
+    emit_jump_here(e, behind);
+    loop_leave(t);
+    loop_end(t);
+    t->ended = true;
+    emit_exit(t, fall_through(t));
+}
+
 void translate_jcc(struct translation *t) {
     struct emitter *e = &t->e;
     unsigned condition = t->in.z.opcode & 15;
     uint64_t target = branch_target(t);
     bool has_poll = needs_poll(t, target), continues = may_chain(t) && !has_poll;
+    if (t->loop.is_found) {
+        translate_loop_branch(t, condition, target, continues);
+        return;
+    }
     if (has_poll)
         emit_poll(t, t->in.rip);
     if (may_chain(t) && is_same_page(t, target)) {
@@ -188,7 +220,7 @@ void translate_jcc(struct translation *t) {
 void translate_loop(struct translation *t) {
     struct emitter *e = &t->e;
     uint64_t target = branch_target(t);
-    unsigned width = t->in.z.address_width, count = host_register[CPU_RCX];
+    unsigned width = t->in.z.address_width, count = t->home[CPU_RCX];
     ZydisMnemonic mnemonic = t->in.z.mnemonic;
     bool is_loop = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
                    mnemonic == ZYDIS_MNEMONIC_LOOPNE;

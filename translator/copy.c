@@ -69,7 +69,7 @@ static void note_register(struct translation *t, struct copy *copy, const ZydisD
     field->narrow = operand->size < 32;
     field->read = !written || (operand->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || field->narrow ||
                   keeps_destination(t);
-    field->host = host_register[guest];
+    field->host = t->home[guest];
     field->in_memory = field->host == HOST_NONE;
 }
 
@@ -100,12 +100,12 @@ static unsigned borrow(struct translation *t, struct copy *copy) {
     static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R9, CPU_R12};
     for (unsigned i = 0; i < sizeof candidates; i++) {
         unsigned guest = candidates[i];
-        if (copy->used & (1u << guest))
+        if ((copy->used & (1u << guest)) || t->home[guest] == HOST_NONE)
             continue;
         copy->used |= 1u << guest;
         copy->borrowed[copy->borrowed_count++] = guest;
-        emit_store(&t->e, R_GPR(guest), host_register[guest]);
-        return host_register[guest];
+        emit_store(&t->e, t->slot[guest], t->home[guest]);
+        return t->home[guest];
     }
     t->failed = true; /* no instruction has that many operands */
     return HOST_RBX;
@@ -114,7 +114,7 @@ static unsigned borrow(struct translation *t, struct copy *copy) {
 static void give_back(struct translation *t, struct copy *copy) {
     while (copy->borrowed_count) {
         unsigned guest = copy->borrowed[--copy->borrowed_count];
-        emit_load(&t->e, host_register[guest], R_GPR(guest));
+        emit_load(&t->e, t->home[guest], t->slot[guest]);
     }
 }
 
@@ -153,26 +153,29 @@ static void load_fields(struct translation *t, struct copy *copy) {
         struct field *field = fields[i];
         if (field->guest == CPU_NO_REGISTER || !field->in_memory)
             continue;
+        bool is_loaded = false;
         for (unsigned k = 0; k < i; k++) /* the same register twice is one scratch */
-            if (fields[k]->guest == field->guest && fields[k]->in_memory)
+            if (fields[k]->guest == field->guest && fields[k]->in_memory) {
                 field->host = fields[k]->host;
+                is_loaded |= fields[k]->read;
+            }
         bool is_twin = field->host != HOST_NONE;
         if (!is_twin)
             field->host = taken < count ? free[taken++] : borrow(t, copy);
-        if (field->read)
-            emit_load(&t->e, field->host, R_GPR(field->guest));
+        if (field->read && !is_loaded)
+            emit_load(&t->e, field->host, t->slot[field->guest]);
     }
     if (copy->uses_cl)
-        emit_mov(&t->e, REG_A, host_register[CPU_RCX]);
+        emit_mov(&t->e, REG_A, t->home[CPU_RCX]);
 }
 
 static void store_fields(struct translation *t, struct copy *copy) {
     struct field *fields[] = {&copy->reg, &copy->rm, &copy->vvvv, &copy->opcode};
     for (unsigned i = 0; i < 4; i++)
         if (fields[i]->guest != CPU_NO_REGISTER && fields[i]->in_memory && fields[i]->written)
-            emit_store(&t->e, R_GPR(fields[i]->guest), fields[i]->host);
+            emit_store(&t->e, t->slot[fields[i]->guest], fields[i]->host);
     if (copy->writes_rcx)
-        emit_mov(&t->e, host_register[CPU_RCX], REG_A);
+        emit_mov(&t->e, t->home[CPU_RCX], REG_A);
     give_back(t, copy);
 }
 
@@ -457,14 +460,14 @@ static void copy_high_registers(struct translation *t, struct copy *copy) {
     }
     bool uses_rcx = copy->used & (1u << CPU_RCX);
     if (uses_rcx)
-        emit_mov(&t->e, REG_A, host_register[CPU_RCX]);
+        emit_mov(&t->e, REG_A, t->home[CPU_RCX]);
     number_high(&copy->reg);
     number_high(&copy->rm);
     number_high(&copy->opcode);
     copy->uses_cl = false;
     emit_instruction(t, copy);
     if (uses_rcx)
-        emit_mov(&t->e, host_register[CPU_RCX], REG_A);
+        emit_mov(&t->e, t->home[CPU_RCX], REG_A);
 }
 
 void translate_copy(struct translation *t) {

@@ -212,6 +212,12 @@ void emit_jump(struct emitter *e, uint64_t target) {
     emit_relative(e, target);
 }
 
+void emit_jump_here(struct emitter *e, uint8_t *behind) {
+    uint32_t relative = (uint32_t)(e->at - behind);
+    for (unsigned k = 0; k < 4 && !e->overflow; k++)
+        behind[(int)k - 4] = (uint8_t)(relative >> (8 * k));
+}
+
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {
     static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
     unsigned pad = (unsigned)(4 - opcode_bytes - (uintptr_t)e->at) & 3;

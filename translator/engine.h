@@ -119,8 +119,15 @@ enum site_form { FORM_UNKNOWN, FORM_A, FORM_B, FORM_TABLE, FORM_SOFT, FORM_BITS 
 static inline unsigned engine_site(uint64_t physical) {
     return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 48) & (ENGINE_SITES - 1);
 }
+static inline enum site_form engine_site_form_at(const struct engine *engine, unsigned site) {
+    return (enum site_form)(__atomic_load_n(&engine->site_form[site], __ATOMIC_RELAXED) & FORM_BITS);
+}
 static inline enum site_form engine_site_form(const struct engine *engine, uint64_t physical) {
-    return (enum site_form)(__atomic_load_n(&engine->site_form[engine_site(physical)], __ATOMIC_RELAXED) & FORM_BITS);
+    return engine_site_form_at(engine, engine_site(physical));
+}
+/* FORM_SOFT there: the loop that begins at the address makes its checks where they are due. */
+static inline unsigned engine_loop_site(uint64_t physical) {
+    return engine_site(~physical);
 }
 /* The instruction at this guest-physical address needs another form: that of a group, or one for what no window holds. */
 void engine_note_group(struct cpu *cpu, uint64_t physical, unsigned group);

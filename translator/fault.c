@@ -104,16 +104,44 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     return dispatch_slowly(cpu, block);
 }
 
+/* ---- Loops ---- */
+
+/* Guest registers that the round had elsewhere, as they were saved by their usual places. */
+static void leave_loop(struct cpu *cpu, const struct block *block) {
+    for (unsigned i = 0; i < block->swap_count; i++) {
+        uint64_t *gpr = cpu->hot.gpr;
+        gpr[block->swap[i].inner] = gpr[block->swap[i].outer];
+        gpr[block->swap[i].outer] = cpu->hot.swapped[i];
+    }
+}
+
+static void enter_loop(struct cpu *cpu, const struct block *block) {
+    for (unsigned i = 0; i < block->swap_count; i++) {
+        uint64_t *gpr = cpu->hot.gpr;
+        cpu->hot.swapped[i] = gpr[block->swap[i].outer];
+        gpr[block->swap[i].outer] = gpr[block->swap[i].inner];
+    }
+}
+
+/* A check in front of a loop failed, perhaps of an access that would not have been made: no checks there from now on. */
+static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
+    uint8_t *form = &cpu->engine->site_form[engine_loop_site(block->physical)];
+    struct cpu_place place;
+    uint64_t linear = scratch_s(cpu);
+    bool is_new = !(linear >> 47) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
+    if (is_new && cpu_fill(cpu, linear, ACCESS_READ, &place) == CPU_NEXT && place.is_direct &&
+        cpu_window_fill(cpu, linear, false)) {
+        flags_out(cpu);
+        return return_address; /* its region was not reserved */
+    }
+    set_form(cpu, block->physical, form, FORM_SOFT);
+    return dispatch_slowly(cpu, block);
+}
+
 /* ---- All of them ---- */
 
-uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
-    struct cpu_translator *translator = cpu_translator(cpu);
-    struct block *block = code_cache_find(&cpu->engine->cache, return_address);
-    cpu->statistics.host_faults++;
-    if (!block)
-        return dispatch_lost(cpu);
-    flags_in(cpu);
-    cpu->hot.rip = block_rip_at(block, return_address);
+static uint64_t handle_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
+    const struct cpu_translator *translator = cpu_translator(cpu);
     enum { SIGNAL_ILL = 4, SIGNAL_BUS = 7, SIGNAL_FPE = 8, SIGNAL_SEGV = 11, FPE_CODE_INTDIV = 1 };
     /* SIGBUS: through rsp or rbp, an address that is not canonical is a stack fault. */
     bool is_access = translator->fault.signal == SIGNAL_SEGV || translator->fault.signal == SIGNAL_BUS;
@@ -131,4 +159,23 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     default: /* an unaligned operand, or an address that the host finds not canonical */
         return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
     }
+}
+
+uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
+    struct block *block = code_cache_find(&cpu->engine->cache, return_address);
+    cpu->statistics.host_faults++;
+    if (!block)
+        return dispatch_lost(cpu);
+    flags_in(cpu);
+    cpu->hot.rip = block_rip_at(block, return_address);
+    uint64_t offset = return_address - (uint64_t)block->host;
+    bool in_loop = offset >= block->loop_start && offset < block->loop_end;
+    if (in_loop)
+        leave_loop(cpu, block);
+    if (offset < block->check_end)
+        return check_fault(cpu, block, return_address);
+    uint64_t host = handle_fault(cpu, block, return_address);
+    if (in_loop && host == return_address)
+        enter_loop(cpu, block);
+    return host;
 }

@@ -72,7 +72,7 @@ static void translate_rdtsc(struct translation *t, bool with_aux) {
     emit_rorx(e, HOST_RDX, REG_A, 32);
     emit_mov32(e, HOST_RDX, HOST_RDX);
     if (with_aux)
-        emit_load32(e, host_register[CPU_RCX], R_STATE(msr.tsc_aux));
+        emit_load32(e, t->home[CPU_RCX], R_STATE(msr.tsc_aux));
 }
 
 /* ---- String instructions without a repeat prefix: the host's own, on host addresses for as long as it takes ---- */
@@ -175,7 +175,7 @@ static void emit_region_addend(struct translation *t, unsigned to, unsigned inde
 static uint8_t *emit_long_count(struct translation *t) {
     enum { SHORT_COUNT_BITS = 18 };
     struct emitter *e = &t->e;
-    emit_rorx(e, REG_A, host_register[CPU_RCX], SHORT_COUNT_BITS);
+    emit_rorx(e, REG_A, t->home[CPU_RCX], SHORT_COUNT_BITS);
     emit_mov32(e, REG_A, REG_A);
     uint8_t *is_short = emit_jrcxz(e);
     emit_helper(t, t->in.rule.function, false, true);
@@ -194,7 +194,7 @@ static void emit_repeated(struct translation *t, bool is_move) {
     emit_region_addend(t, REG_T, HOST_RDI);
     if (is_move)
         emit_region_addend(t, REG_S, HOST_RSI);
-    emit_mov(e, REG_A, host_register[CPU_RCX]);
+    emit_mov(e, REG_A, t->home[CPU_RCX]);
     emit_index_shift(t, HOST_RDI, REG_T, false);
     if (is_move)
         emit_index_shift(t, HOST_RSI, REG_S, false);
@@ -203,7 +203,7 @@ static void emit_repeated(struct translation *t, bool is_move) {
     site->info = is_move;
     emit_u8(e, 0xf3);
     emit_string(t);
-    emit_mov(e, host_register[CPU_RCX], REG_A);
+    emit_mov(e, t->home[CPU_RCX], REG_A);
     emit_bytes(e, not_t, sizeof not_t);
     emit_index_shift(t, HOST_RDI, REG_T, true);
     if (is_move) {

@@ -193,11 +193,7 @@ static bool known_value(const struct translation *t, unsigned guest, uint64_t *v
     return true;
 }
 
-/*
- * The form for a site: what it turned out to need, else the group that the address is in now, if it is known. A wrong
- * guess costs a host fault and another translation.
- */
-static enum site_form form_of(const struct translation *t, const struct address *address) {
+enum site_form form_of(const struct translation *t, const struct address *address) {
     enum site_form form = engine_site_form(t->engine, instruction_physical(t));
     uint64_t base, index;
     if (form != FORM_UNKNOWN || !t->cpu->hot.view->window)
@@ -210,8 +206,7 @@ static enum site_form form_of(const struct translation *t, const struct address 
     return window_group(t->cpu->hot.view->window, linear) == WINDOW_B ? FORM_B : FORM_A;
 }
 
-/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
-static void emit_check(struct translation *t, unsigned address, unsigned group) {
+void emit_check(struct translation *t, unsigned address, unsigned group) {
     struct emitter *e = &t->e;
     emit_rorx(e, REG_A, address, VIEW_CHECK_SHIFT);
     emit_zero_extend16(e, REG_A, REG_A);
@@ -263,14 +258,14 @@ static struct emit_memory place_linear(struct translation *t, const struct addre
 }
 
 /* The whole 32-bit address is the operand's own, and the host wraps it at 4 GiB. */
-static struct emit_memory place_plain32(const struct address *address) {
+static struct emit_memory place_plain32(const struct translation *t, const struct address *address) {
     struct emit_memory place = memory_indexed(HOST_NONE, HOST_NONE, address->scale, (int32_t)address->displacement);
     place.segment = SEGMENT_GS;
     place.is_address32 = true;
     if (address->base != CPU_NO_REGISTER)
-        place.base = host_register[address->base];
+        place.base = t->home[address->base];
     if (address->index != CPU_NO_REGISTER)
-        place.index = host_register[address->index];
+        place.index = t->home[address->index];
     return place;
 }
 
@@ -287,8 +282,9 @@ static struct emit_memory place_constant64(struct translation *t, uint64_t addre
 static struct emit_memory place_near64(struct translation *t, const struct address *address) {
     unsigned guest = address->base, base = emit_guest(t, guest, REG_S);
     int32_t displacement = (int32_t)address->displacement;
+    unsigned known = loop_group(t, address);
     for (unsigned group = 0; group < WINDOW_GROUPS; group++)
-        if (t->checked[group] & (1u << guest))
+        if (known == group || (t->checked[group] & (1u << guest)))
             return place_in_group(t, group, base, displacement);
     enum site_form form = form_of(t, address);
     if (form != FORM_TABLE) {
@@ -296,6 +292,19 @@ static struct emit_memory place_near64(struct translation *t, const struct addre
         t->drift[guest] = 0;
     }
     return place_by_form(t, form, base, displacement);
+}
+
+/* [base + index * scale + displacement] whose sum was checked in front of the loop. */
+static struct emit_memory place_checked64(struct translation *t, const struct address *address) {
+    if (loop_group(t, address) == WINDOW_A) {
+        unsigned base = address->base == CPU_NO_REGISTER ? HOST_NONE : emit_guest(t, address->base, REG_S);
+        struct emit_memory place = memory_indexed(base, emit_guest(t, address->index, REG_A), address->scale,
+                                                  (int32_t)address->displacement);
+        place.segment = SEGMENT_GS;
+        return place;
+    }
+    emit_offset(t, address);
+    return place_in_group(t, WINDOW_B, REG_S, 0);
 }
 
 static bool is_near(int64_t displacement) {
@@ -306,12 +315,15 @@ static struct emit_memory place_in_window(struct translation *t, const struct ad
                                           enum memory_kind kind) {
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64, is_flat = is_flat_segment(t, address->segment, kind);
     if (is_flat && !is_64 && address->size == 4)
-        return place_plain32(address);
+        return place_plain32(t, address);
     if (is_flat && is_64 && address->size == 8 && address->is_constant)
         return place_constant64(t, (uint64_t)address->displacement);
     if (is_flat && is_64 && address->size == 8 && address->base != CPU_NO_REGISTER &&
         address->index == CPU_NO_REGISTER && is_near(address->displacement))
         return place_near64(t, address);
+    if (is_flat && is_64 && address->size == 8 && is_near(address->displacement) &&
+        loop_group(t, address) != WINDOW_GROUPS)
+        return place_checked64(t, address);
     emit_offset(t, address);
     emit_segment(t, address->segment, size, kind);
     return place_linear(t, address);
@@ -396,8 +408,7 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place) {
 
 /* ---- What is known of registers within a block ---- */
 
-/* How far an instruction moves the register that it writes, or WINDOW_REACH: nobody knows. */
-static int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written) {
+int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written) {
     const struct instruction *in = &t->in;
     const ZydisDecodedOperand *second = &in->operand[1];
     if (written->size != 64)

@@ -32,7 +32,7 @@ static void emit_stack_add(struct translation *t, unsigned to, unsigned from, in
 }
 
 static void emit_move_sp(struct translation *t, int32_t displacement) {
-    emit_stack_add(t, host_register[CPU_RSP], host_register[CPU_RSP], displacement);
+    emit_stack_add(t, t->home[CPU_RSP], t->home[CPU_RSP], displacement);
 }
 
 static void emit_value_load(struct translation *t, unsigned bytes, unsigned to, const struct emit_memory *from) {
@@ -78,12 +78,12 @@ void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
 
 /* Stores the value from its slot, or a register, at the open access. */
 static void emit_store_value(struct translation *t, unsigned bytes, unsigned guest, struct emit_memory place) {
-    if (guest != CPU_NO_REGISTER && host_register[guest] != HOST_NONE) {
-        emit_value_store(t, bytes, host_register[guest], &place);
+    if (guest != CPU_NO_REGISTER && t->home[guest] != HOST_NONE) {
+        emit_value_store(t, bytes, t->home[guest], &place);
         return;
     }
     unsigned scratch = emit_free_scratch(t, &place);
-    emit_load(&t->e, scratch, guest == CPU_NO_REGISTER ? R_VALUE : R_GPR(guest));
+    emit_load(&t->e, scratch, guest == CPU_NO_REGISTER ? R_VALUE : t->slot[guest]);
     emit_value_store(t, bytes, scratch, &place);
 }
 
@@ -117,9 +117,9 @@ void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
 
 /* A guest register = S, of 2, 4 or 8 bytes. */
 static void emit_set_guest(struct translation *t, unsigned guest, unsigned bytes) {
-    unsigned host = host_register[guest];
+    unsigned host = t->home[guest];
     if (host == HOST_NONE) {
-        struct emit_memory slot = memory_at(REG_R, R_GPR(guest));
+        struct emit_memory slot = memory_at(REG_R, t->slot[guest]);
         emit_value_store(t, bytes == 2 ? 2 : 8, REG_S, &slot);
     } else if (bytes == 2) {
         emit_op_register(&t->e, 0x66, false, 0x8b, host, REG_S);
@@ -134,7 +134,7 @@ void translate_pop(struct translation *t) {
     bool high;
     struct address top = stack_address(t, CPU_RSP, 0);
     if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-        unsigned guest = decode_gpr(operand->reg.value, &high), host = host_register[guest];
+        unsigned guest = decode_gpr(operand->reg.value, &high), host = t->home[guest];
         if (host == HOST_NONE || guest == CPU_RSP) {
             emit_pop_to_s(t, bytes, 0);
             emit_set_guest(t, guest, bytes);
@@ -161,6 +161,6 @@ void translate_leave(struct translation *t) {
     struct address frame = stack_address(t, CPU_RBP, 0);
     struct emit_memory place = emit_reach(t, &frame, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
-    emit_stack_add(t, host_register[CPU_RSP], host_register[CPU_RBP], (int32_t)bytes);
+    emit_stack_add(t, t->home[CPU_RSP], t->home[CPU_RBP], (int32_t)bytes);
     emit_set_guest(t, CPU_RBP, bytes);
 }

@@ -70,7 +70,7 @@ static void translate_lea(struct translation *t) {
     bool high;
     unsigned guest = decode_gpr(t->in.operand[0].reg.value, &high), bits = t->in.z.operand_width;
     struct address address = address_of(t, memory);
-    unsigned host = host_register[guest];
+    unsigned host = t->home[guest];
     if (host != HOST_NONE && bits != 16 && address.size != 2) {
         if (bits == 32) {
             address.displacement = address.is_constant ? (uint32_t)address.displacement : address.displacement;
@@ -83,7 +83,7 @@ static void translate_lea(struct translation *t) {
     if (host == HOST_NONE) {
         if (bits == 32)
             emit_mov32(&t->e, REG_S, REG_S);
-        struct emit_memory slot = memory_at(REG_R, R_GPR(guest));
+        struct emit_memory slot = memory_at(REG_R, t->slot[guest]);
         emit_op_memory(&t->e, bits == 16 ? 0x66 : 0, bits != 16, 0x89, REG_S, &slot);
     } else if (bits == 16) {
         emit_op_register(&t->e, 0x66, false, 0x8b, host, REG_S);
@@ -150,7 +150,7 @@ static void translate_xlat(struct translation *t) {
         if (t->in.operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             address.segment = (uint8_t)decode_segment(t->in.operand[i].mem.segment);
     emit_op_register(e, 0, false, 0x0fb6, REG_S, HOST_RAX); /* movzx r11d, al */
-    struct emit_memory sum = memory_indexed(host_register[CPU_RBX], REG_S, 1, 0);
+    struct emit_memory sum = memory_indexed(t->home[CPU_RBX], REG_S, 1, 0);
     emit_lea(e, address_bytes == 8, REG_S, &sum);
     if (address_bytes == 2)
         emit_zero_extend16(e, REG_S, REG_S);
@@ -158,8 +158,7 @@ static void translate_xlat(struct translation *t) {
     emit_op_memory(e, 0, false, 0x8a, HOST_RAX, &place);
 }
 
-/* The exception that the mode makes of the instruction, or -1 (SDM vol. 2A, 2.4 to 2.6 and vol. 3A, 13). */
-static int mode_fault(const struct translation *t) {
+int translate_fault(const struct translation *t) {
     uint32_t key = t->key;
     const struct rule *rule = &t->in.rule;
     bool is_real = !(key & MODE_PROTECTED) || (key & MODE_VM86);
@@ -193,7 +192,7 @@ static void translate_instruction(struct translation *t) {
         emit_raise(t, VECTOR_UD, rule->kind == RULE_NONE);
         return;
     }
-    int fault = mode_fault(t);
+    int fault = translate_fault(t);
     if (fault >= 0) {
         emit_raise(t, (enum cpu_vector)fault, false);
         return;
@@ -376,6 +375,8 @@ static void translate_instructions(struct translation *t, struct source *source,
     bool single = t->key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS);
     unsigned most = single ? 1 : BLOCK_INSTRUCTIONS;
     while (!t->ended && t->instruction_count < most) {
+        if (t->loop.is_found && t->instruction_count == 0)
+            loop_enter(t);
         if (t->e.end - t->e.at < INSTRUCTION_ROOM || t->site_count + 16 + t->late_count > BLOCK_SITES ||
             t->late_count + 4 > BLOCK_LATE_EXITS)
             break;
@@ -402,6 +403,10 @@ static void translate_instructions(struct translation *t, struct source *source,
         source->bytes += length;
         source->left -= length;
     }
+    if (t->loop.is_found) { /* the block had no room for all of it */
+        loop_leave(t);
+        loop_end(t);
+    }
     if (t->instruction_count && !t->ended)
         (t->skips_poll ? emit_shadowed_exit : emit_exit)(t, code_bits(t->key) == 64 ? rip : rip & 0xffffffffu);
     emit_late_exits(t);
@@ -424,7 +429,13 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     t.block = code_cache_allocate(&engine->cache, sizeof *t.block);
     if (!t.block)
         return NULL;
+    for (unsigned i = 0; i < CPU_REGISTERS; i++) {
+        t.home[i] = host_register[i];
+        t.slot[i] = R_GPR(i);
+    }
     *t.block = (struct block){.rip = t.start_rip, .physical = physical, .second_page = BLOCK_NO_PAGE, .key = key};
+    if (bytes)
+        loop_plan(&t, bytes, source.left);
     translate_instructions(&t, &source, result, needed_page);
     if (*result != CPU_NEXT)
         return NULL;

@@ -64,8 +64,24 @@ struct late_exit {
     uint8_t *call;        /* displacement of a 32-bit call or jcc to patch, or NULL */
     uint64_t target;
     bool is_indirect;     /* leave by S instead of for target */
+    bool leaves_loop;     /* registers are put back first, and the exit is a full one */
     bool is_emitted;
     uint8_t *linkable;    /* displacement that linking patches, or NULL */
+};
+
+/* An address whose check was made in front of the loop. */
+struct loop_check {
+    uint8_t base, index, scale, group;
+};
+
+/* A block that jumps back to its own start (loop.c). */
+struct loop {
+    bool is_found;
+    uint64_t branch;           /* rip of the jump back */
+    unsigned check_count;
+    struct loop_check check[8];
+    bool wants_addend_b;       /* T holds it in front of each round */
+    uint8_t *start;            /* where a round begins */
 };
 
 struct translation {
@@ -89,6 +105,9 @@ struct translation {
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
     bool has_addend_b;         /* T holds the addend of group B */
+    uint8_t home[CPU_REGISTERS]; /* where guest registers are now: host_register, but for what a loop swaps */
+    int32_t slot[CPU_REGISTERS]; /* and the place in memory of those that are in none */
+    struct loop loop;
 };
 
 /* ---- decode.c ---- */
@@ -143,6 +162,15 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
 /* Behind each instruction: what is still known of the registers that it wrote. */
 void note_written(struct translation *t);
 void forget_checks(struct translation *t);
+/*
+ * The form for a site: what it turned out to need, else the group that the address is in now, if it is known. A wrong
+ * guess costs a host fault and another translation.
+ */
+enum site_form form_of(const struct translation *t, const struct address *address);
+/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
+void emit_check(struct translation *t, unsigned address, unsigned group);
+/* How far the instruction moves the register that it writes, or WINDOW_REACH: nobody knows. */
+int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written);
 /* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
 void emit_access_done(struct translation *t, enum memory_kind kind);
 /* emit_reach of the instruction's explicit memory operand. */
@@ -153,6 +181,18 @@ bool is_masked_access(const struct instruction *in);
 
 /* ---- copy.c ---- */
 void translate_copy(struct translation *t);
+
+/* ---- loop.c ---- */
+/* Looks ahead from the block's first instruction and decides what the loop, if it is one, keeps in registers. */
+void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left);
+/* In front of the first round. */
+void loop_enter(struct translation *t);
+/* The checked group of an address in the loop, or WINDOW_GROUPS. */
+unsigned loop_group(const struct translation *t, const struct address *address);
+/* Puts guest registers where other blocks have them, or the loop again. */
+void loop_leave(struct translation *t);
+/* Behind the code of the last round: registers are where other blocks have them. */
+void loop_end(struct translation *t);
 
 /* ---- stack.c ---- */
 void translate_push(struct translation *t);
@@ -184,6 +224,9 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
 void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing);
 struct site *add_site(struct translation *t, enum site_kind kind);
 
+/* The exception that the mode makes of the instruction, or -1 (SDM vol. 2A, 2.4 to 2.6 and vol. 3A, 13). */
+int translate_fault(const struct translation *t);
+
 /* ---- values ---- */
 static inline uint16_t host_offset(const struct translation *t) {
     return (uint16_t)(t->e.at - t->start);
@@ -196,9 +239,9 @@ static inline uint64_t next_rip(const struct translation *t) {
 }
 /* A guest register as a host register: itself, or loaded into `scratch`. */
 static inline unsigned emit_guest(struct translation *t, unsigned guest, unsigned scratch) {
-    if (host_register[guest] != HOST_NONE)
-        return host_register[guest];
-    emit_load(&t->e, scratch, R_GPR(guest));
+    if (t->home[guest] != HOST_NONE)
+        return t->home[guest];
+    emit_load(&t->e, scratch, t->slot[guest]);
     return scratch;
 }
 
