@@ -2,9 +2,10 @@
 #include "tools/bench_driver/session.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,48 +32,82 @@ static void pin_to_last_cpu(void) {
     sched_setaffinity(0, sizeof one, &one);
 }
 
-bool session_start(struct session *session, char *const command[], bool is_pinned) {
+volatile sig_atomic_t session_interrupted;
+
+static _Noreturn void become(char *const command[], const struct session_options *options,
+                             const struct session *session, int input, int output) {
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGPIPE, SIG_DFL);
+    if (options->is_pinned)
+        pin_to_last_cpu();
+    if (session->is_grouped && !memory_group_enter(&session->memory))
+        _exit(126);
+    dup2(input, STDIN_FILENO);
+    dup2(output, STDOUT_FILENO);
+    execvp(command[0], command);
+    _exit(127);
+}
+
+bool session_start(struct session *session, char *const command[], const struct session_options *options) {
     int to[2], from[2];
     *session = (struct session){.started = seconds_now()};
-    if (pipe2(to, 0) != 0)
+    if (session_interrupted || pipe2(to, O_CLOEXEC) != 0)
         return false;
-    if (pipe2(from, 0) != 0) {
+    if (pipe2(from, O_CLOEXEC) != 0) {
         close(to[0]);
         close(to[1]);
         return false;
     }
+    session->is_grouped = memory_group_create(&session->memory, options->memory_group);
     session->pid = fork();
-    if (session->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (is_pinned)
-            pin_to_last_cpu();
-        dup2(to[0], STDIN_FILENO);
-        dup2(from[1], STDOUT_FILENO);
-        for (int fd = STDERR_FILENO + 1; fd < 64; fd++)
-            close(fd);
-        execvp(command[0], command);
-        _exit(127);
-    }
+    if (session->pid == 0)
+        become(command, options, session, to[0], from[1]);
     close(to[0]);
     close(from[1]);
     session->to = to[1];
     session->from = from[0];
     if (session->pid < 0)
         session_stop(session);
+    else
+        setpgid(session->pid, session->pid);
     return session->pid > 0;
 }
 
-void session_stop(struct session *session) {
+/* The driver is a subreaper: what the leader has started and left behind is its own child by then. */
+static int reap(pid_t leader) {
+    int status, leaders_status = -1;
+    for (;;) {
+        pid_t pid = waitpid(-leader, &status, 0);
+        if (pid == leader)
+            leaders_status = status;
+        if (pid < 0 && errno != EINTR)
+            return leaders_status;
+    }
+}
+
+/* One that has ended by itself keeps its status; one that is about to end gets a moment for it. */
+int session_stop(struct session *session) {
+    int status = -1;
+    siginfo_t info = {0};
     if (session->to > 0)
         close(session->to);
     if (session->from > 0)
         close(session->from);
     if (session->pid > 0) {
-        kill(session->pid, SIGKILL);
-        waitpid(session->pid, NULL, 0);
+        for (int i = 0; i < 5 && session->has_ended; i++) {
+            waitid(P_PID, (id_t)session->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+            if (info.si_pid != 0)
+                break;
+            usleep(20000);
+        }
+        kill(-session->pid, SIGKILL);
+        status = reap(session->pid);
     }
+    memory_group_destroy(&session->memory);
     session->pid = 0;
     session->to = session->from = 0;
+    return status;
 }
 
 bool session_send(struct session *session, const char *text) {
@@ -103,15 +138,26 @@ bool session_receive(struct session *session, double deadline, char *line, size_
                 return true;
         double left = deadline - seconds_now();
         struct pollfd poller = {.fd = session->from, .events = POLLIN};
-        if (left <= 0 || poll(&poller, 1, (int)(left * 1000) + 1) < 0)
+        if (session_interrupted || left <= 0 || poll(&poller, 1, (int)(left * 1000) + 1) < 0)
             return false;
         if (!poller.revents)
             continue;
         ssize_t got = read(session->from, session->buffer + session->used, sizeof session->buffer - session->used);
-        if (got <= 0)
+        if (got <= 0) {
+            session->has_ended = true;
             return false;
+        }
         session->used += (size_t)got;
     }
+}
+
+bool session_await(struct session *session, const char *what, double seconds) {
+    char line[512];
+    double deadline = seconds_now() + seconds;
+    while (session_receive(session, deadline, line, sizeof line))
+        if (strncmp(line, what, strlen(what)) == 0)
+            return true;
+    return false;
 }
 
 static double process_seconds(pid_t pid) {
@@ -173,6 +219,9 @@ static uint64_t proc_kib(pid_t pid, const char *file, const char *key) {
 }
 
 uint64_t session_memory_kib(const struct session *session) {
+    uint64_t peak = session->is_grouped ? memory_group_peak_kib(&session->memory) : 0;
+    if (peak)
+        return peak;
     uint64_t pages = proc_kib(session->pid, "smaps_rollup", "Pss:");
     return pages ? pages + proc_kib(session->pid, "status", "VmPTE:") : 0;
 }

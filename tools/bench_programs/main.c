@@ -17,9 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct program *const lists[] = {programs_integer,   programs_tools,  programs_float_sse,
-                                              programs_float_x87, programs_vector, programs_memory,
-                                              programs_process,   programs_kernel, programs_code};
+static const struct program *const lists[] = {programs_integer, programs_tools,  programs_float_sse, programs_float_x87,
+                                              programs_vector,  programs_memory, programs_process,   programs_kernel,
+                                              programs_code,    programs_growth};
+
+const char *program_busybox = "/bin/busybox", *program_packages = "/packages";
 
 enum { LISTS = sizeof lists / sizeof lists[0], MAX_PROCESSES = 16 };
 
@@ -35,6 +37,7 @@ static void list_programs(void) {
     for (int i = 0; i < LISTS; i++)
         for (const struct program *row = lists[i]; row->name; row++)
             printf("bench: program %s|%s|%llu\n", row->name, row->group, (unsigned long long)row->count);
+    printf("bench: listed\n");
 }
 
 /* CPUID alone would do natively; the system must have enabled the state as well. */
@@ -161,10 +164,12 @@ int main(int argc, char **argv) {
         return 0;
     else if (argc > 1 && strcmp(argv[1], "list") == 0)
         list_programs();
-    else if (argc > 1 && strcmp(argv[1], "agent") == 0)
+    else if (argc > 3 && strcmp(argv[1], "agent") == 0) {
+        program_busybox = argv[2];
+        program_packages = argv[3];
         agent();
-    else {
-        printf("usage: bench list|agent|nothing\n");
+    } else {
+        printf("usage: bench list|nothing|agent BUSYBOX PACKAGES\n");
         return 1;
     }
     return 0;

@@ -28,6 +28,10 @@ extern const struct program programs_memory[];
 extern const struct program programs_process[];
 extern const struct program programs_kernel[];
 extern const struct program programs_code[];
+extern const struct program programs_growth[];
+
+/* Where the tools are that some programs start: the file of busybox, and the folder of the packaged ones. */
+extern const char *program_busybox, *program_packages;
 
 /* Ends the program where the system refuses what a benchmark needs. */
 #define REQUIRE(condition)                                                                                             \
