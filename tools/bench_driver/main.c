@@ -16,6 +16,7 @@ enum { MAX_GUESTS = 3, MISSED = 2 };
 enum option_index {
     TRAPEZE_COMMAND,
     LISTER,
+    FOLDER,
     MEMORY_GROUP,
     GROUP,
     ROUNDS,
@@ -42,6 +43,7 @@ enum option_index {
 static const struct option option_table[OPTIONS + 1] = {
     [TRAPEZE_COMMAND] = {"trapeze", required_argument, NULL, TRAPEZE_COMMAND},
     [LISTER] = {"lister", required_argument, NULL, LISTER},
+    [FOLDER] = {"folder", required_argument, NULL, FOLDER},
     [MEMORY_GROUP] = {"memory-group", required_argument, NULL, MEMORY_GROUP},
     [GROUP] = {"group", required_argument, NULL, GROUP},
     [ROUNDS] = {"rounds", required_argument, NULL, ROUNDS},
@@ -112,6 +114,7 @@ static bool make_plan(const struct command_line *line, unsigned index, struct pl
                           .program = own[PROGRAM],
                           .busybox = own[BUSYBOX] ? own[BUSYBOX] : "/bin/busybox",
                           .packages = own[PACKAGES] ? own[PACKAGES] : "",
+                          .folder = common[FOLDER] ? common[FOLDER] : "/dev/shm",
                           .nano = own[NANO],
                           .monitors = {own[PROGRAM], common[TRAPEZE_COMMAND], own[QEMU_COMMAND]},
                           .memory_group = common[MEMORY_GROUP],

@@ -20,7 +20,7 @@ bool plan_start(const struct plan *plan, enum machine machine, const struct shap
                                       .memory_group = shape->is_measured ? plan->memory_group : NULL};
     snprintf(processors, sizeof processors, "%u", shape->processors);
     snprintf(mebibytes, sizeof mebibytes, "%u", shape->mebibytes);
-    const char *native[] = {plan->program, "agent", plan->busybox, plan->packages, NULL};
+    const char *native[] = {plan->program, "agent", plan->busybox, plan->packages, plan->folder, NULL};
     const char *guest[] = {plan->monitors[machine],
                            "-M",
                            "pc",

@@ -12,6 +12,7 @@ struct plan {
     const char *program;            /* the agent's native binary */
     const char *busybox;            /* natively; in the guest it is in /bin */
     const char *packages;           /* the folder of the packaged programs, natively */
+    const char *folder;             /* for files of the native programs, in memory as in the guest */
     const char *nano;               /* the bare-metal program; NULL: not measured */
     const char *monitors[MACHINES]; /* commands; NULL: that machine is not measured */
     const char *memory_group;       /* a folder to make control groups in; NULL: none */

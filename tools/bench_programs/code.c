@@ -80,8 +80,8 @@ static uint64_t cold_code(void *state, uint64_t count) {
 }
 
 const struct program programs_code[] = {
-    {.name = "self-modifying", .group = "code", .count = 50000, .run = self_modifying, .prepare = prepare_page},
-    {.name = "code beside data", .group = "code", .count = 50000, .run = code_beside_data, .prepare = prepare_page},
+    {.name = "self-modifying", .group = "code", .count = 80000, .run = self_modifying, .prepare = prepare_page},
+    {.name = "code beside data", .group = "code", .count = 500000, .run = code_beside_data, .prepare = prepare_page},
     {.name = "cold code", .group = "cold", .count = 1000000, .run = cold_code, .prepare = prepare_cold},
     {0},
 };

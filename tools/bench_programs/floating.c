@@ -96,8 +96,8 @@ static uint64_t mandelbrot(void *state, uint64_t count) {
 }
 
 const struct program JOIN(programs_float_, FLAVOUR)[] = {
-    {.name = ROW_NAME("nbody"), .group = "float", .count = 1200000, .run = nbody},
-    {.name = ROW_NAME("dgemm"), .group = "float", .count = 3000, .run = dgemm},
-    {.name = ROW_NAME("mandelbrot"), .group = "float", .count = 4000, .run = mandelbrot},
+    {.name = ROW_NAME("nbody"), .group = "float", .count = 200000, .run = nbody},
+    {.name = ROW_NAME("dgemm"), .group = "float", .count = 800, .run = dgemm},
+    {.name = ROW_NAME("mandelbrot"), .group = "float", .count = 3000, .run = mandelbrot},
     {0},
 };

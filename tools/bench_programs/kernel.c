@@ -108,23 +108,6 @@ static uint64_t files(void *state, uint64_t count) {
     return sum;
 }
 
-/* What dd does: blocks from a device into a file of memory, through a buffer. */
-static uint64_t copy_blocks(void *state, uint64_t count) {
-    (void)state;
-    static char block[16384];
-    int from = open("/dev/zero", O_RDONLY), to = memfd_create("blocks", 0);
-    REQUIRE(from >= 0 && to >= 0);
-    for (uint64_t i = 0; i < count; i++) {
-        REQUIRE(read(from, block, sizeof block) == (ssize_t)sizeof block);
-        if (i % 256 == 0)
-            lseek(to, 0, SEEK_SET);
-        REQUIRE(write(to, block, sizeof block) == (ssize_t)sizeof block);
-    }
-    close(from);
-    close(to);
-    return count;
-}
-
 const struct program programs_kernel[] = {
     {.name = "getppid", .group = "system", .count = 400000, .run = getppid_calls},
     {.name = "clock_gettime", .group = "system", .count = 2000000, .run = clock_reads},
@@ -132,7 +115,6 @@ const struct program programs_kernel[] = {
     {.name = "page fault", .group = "system", .count = 50000, .run = page_fault},
     {.name = "mprotect", .group = "system", .count = 30000, .run = protect},
     {.name = "signal", .group = "system", .count = 20000, .run = signal_raise},
-    {.name = "tmpfs files", .group = "system", .count = 20000, .run = files},
-    {.name = "dd", .group = "copy", .count = 8000, .run = copy_blocks},
+    {.name = "tmpfs files", .group = "system", .count = 10000, .run = files},
     {0},
 };

@@ -17,9 +17,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct program *const lists[] = {programs_integer, programs_tools,  programs_float_sse, programs_float_x87,
-                                              programs_vector,  programs_memory, programs_process,   programs_kernel,
-                                              programs_code,    programs_growth};
+static const struct program *const lists[] = {
+    programs_integer, programs_tools,   programs_packages, programs_float_sse, programs_float_x87, programs_vector,
+    programs_memory,  programs_process, programs_kernel,   programs_code,      programs_growth};
 
 const char *program_busybox = "/bin/busybox", *program_packages = "/packages";
 
@@ -41,10 +41,16 @@ static void list_programs(void) {
 }
 
 /* CPUID alone would do natively; the system must have enabled the state as well. */
-static int cpu_has(const char *feature) {
+static int is_there(const char *needed) {
+    char loader[512];
     __builtin_cpu_init();
-    return !feature ||
-           (strcmp(feature, "avx2") == 0 ? __builtin_cpu_supports("avx2") : __builtin_cpu_supports("avx512f"));
+    if (!needed)
+        return 1;
+    if (strcmp(needed, "packages") == 0) {
+        snprintf(loader, sizeof loader, "%s/lib/ld.so", program_packages);
+        return access(loader, X_OK) == 0;
+    }
+    return strcmp(needed, "avx2") == 0 ? __builtin_cpu_supports("avx2") : __builtin_cpu_supports("avx512f");
 }
 
 /* A byte at a time: the agent and its children take turns at one standard input. */
@@ -112,8 +118,8 @@ static void run_command(char *text) {
     int status = 0;
     if (!program || !count || !processes || atoi(processes) < 1 || atoi(processes) > MAX_PROCESSES) {
         printf("bench: error no such program\n");
-    } else if (!cpu_has(program->needs)) {
-        printf("bench: skip the CPU lacks %s\n", program->needs);
+    } else if (!is_there(program->needs)) {
+        printf("bench: skip without %s\n", program->needs);
     } else {
         fflush(stdout);
         pid_t child = fork();
@@ -153,6 +159,8 @@ static void init(void) {
     mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
     mkdir("/dev/shm", 0755);
     mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL);
+    if (chdir("/dev/shm") != 0)
+        printf("bench: error no folder to work in\n");
     agent();
     reboot(RB_POWER_OFF);
 }
@@ -164,12 +172,14 @@ int main(int argc, char **argv) {
         return 0;
     else if (argc > 1 && strcmp(argv[1], "list") == 0)
         list_programs();
-    else if (argc > 3 && strcmp(argv[1], "agent") == 0) {
-        program_busybox = argv[2];
-        program_packages = argv[3];
+    else if (argc > 4 && strcmp(argv[1], "agent") == 0) {
+        program_busybox = realpath(argv[2], NULL);
+        program_packages = argv[3][0] ? realpath(argv[3], NULL) : "/nowhere";
+        if (!program_busybox || !program_packages || chdir(argv[4]) != 0)
+            return 1;
         agent();
     } else {
-        printf("usage: bench list|nothing|agent BUSYBOX PACKAGES\n");
+        printf("usage: bench list|nothing|agent BUSYBOX PACKAGES FOLDER\n");
         return 1;
     }
     return 0;

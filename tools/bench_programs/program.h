@@ -15,12 +15,13 @@ struct program {
     uint64_t count; /* of a full run; about 50 to 300 ms natively, less where emulators are known to be slow */
     uint64_t (*run)(void *state, uint64_t count);
     void *(*prepare)(uint64_t count); /* NULL: nothing to prepare */
-    const char *needs;                /* a CPU feature: "avx2", "avx512"; NULL: any CPU runs it */
+    const char *needs;                /* "avx2", "avx512", or "packages": Debian's programs; NULL: it runs anywhere */
 };
 
 /* One list a file, ended by a row without a name. */
 extern const struct program programs_integer[];
 extern const struct program programs_tools[];
+extern const struct program programs_packages[];
 extern const struct program programs_float_sse[];
 extern const struct program programs_float_x87[];
 extern const struct program programs_vector[];

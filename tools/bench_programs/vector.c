@@ -34,7 +34,7 @@ VECTOR_KERNEL(avx2, "avx2", float8, word8, 8)
 VECTOR_KERNEL(avx512, "avx512f", float16, word16, 16)
 
 const struct program programs_vector[] = {
-    {.name = "avx2", .group = "float", .count = 10000, .run = avx2, .needs = "avx2"},
-    {.name = "avx512", .group = "float", .count = 10000, .run = avx512, .needs = "avx512"},
+    {.name = "avx2", .group = "float", .count = 60000, .run = avx2, .needs = "avx2"},
+    {.name = "avx512", .group = "float", .count = 120000, .run = avx512, .needs = "avx512"},
     {0},
 };
