@@ -27,7 +27,7 @@ static void print_amount(double value, enum unit unit, FILE *stream) {
 }
 
 static void print_amounts(const struct row *row, FILE *stream) {
-    fprintf(stream, "  %-24s", row->name);
+    fprintf(stream, "  %-28s", row->name);
     for (int machine = 0; machine < MACHINES; machine++)
         print_amount(results_value(row, (enum machine)machine), row->unit, stream);
 }
@@ -63,7 +63,7 @@ static void print_mean(const struct results *results, const char *group, FILE *s
     double gain = results_group_mean(results, group, QEMU, TRAPEZE);
     if ((over_native <= 0 && gain <= 0) || !has_mean(results, group))
         return;
-    fprintf(stream, "  %-24s%36s", "geometric mean", "");
+    fprintf(stream, "  %-28s%36s", "geometric mean", "");
     print_ratio(over_native, stream);
     print_ratio(results_group_mean(results, group, QEMU, NATIVE), stream);
     print_ratio(gain, stream);
@@ -102,7 +102,7 @@ void report_table(const struct results *results, FILE *stream) {
     fprintf(stream,
             "\n%s, %u rounds. Medians of CPU time; wall time for boots. Times native; gain: qemu over trapeze.\n",
             results->guest, results->rounds);
-    fprintf(stream, "%-26s %11s %11s %11s %8s %8s %8s %8s %8s  %s\n", "", "native", "trapeze", "qemu", "trapeze",
+    fprintf(stream, "%-30s %11s %11s %11s %8s %8s %8s %8s %8s  %s\n", "", "native", "trapeze", "qemu", "trapeze",
             "qemu", "gain", "t. wall", "q. wall", "misses");
     for (unsigned i = 0; i < results->rows_count; i++)
         if (results_begins_group(results, i))
