@@ -44,7 +44,8 @@ static uint64_t lower(uint64_t a, uint64_t b) {
 
 /*
  * Finds an operand's host memory and lowers *elements to what is contiguous there; host is NULL where the operand must
- * be accessed element by element. Faults are those of the first element.
+ * be accessed element by element. Faults are those of the first element, all of it: a device that is the source must not
+ * be read where the store then faults.
  */
 static enum cpu_result locate(const struct string *string, struct operand *operand, uint64_t *elements) {
     struct cpu *cpu = string->cpu;
@@ -57,7 +58,7 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     uint64_t n = lower(lower(*elements, elements_in_page(string, linear)), elements_before_wrap(string, offset));
     if (!n) {
         *elements = 1;
-        return CPU_NEXT;
+        return cpu_probe_linear(cpu, linear, size, operand->access);
     }
     uint64_t distance = (n - 1) * size;
     uint64_t last_offset = string->is_backward ? offset - distance : offset + distance;
@@ -170,16 +171,11 @@ static enum cpu_result movs_chunk(const struct string *string, struct chunk *chu
     if (from.host && to.host) {
         host_movs(string, to.host, from.host, chunk->elements);
     } else {
-        /* The source's device must not be read when the store faults; a store across two pages is checked here. */
-        uint64_t value, linear, offset = string_index(string, CPU_RDI);
+        uint64_t value;
         chunk->elements = 1;
-        result = cpu_linear(string->cpu, CPU_ES, offset, string->size, ACCESS_WRITE, &linear);
+        result = read_element(string, &from, &value);
         if (result == CPU_NEXT)
-            result = cpu_probe_linear(string->cpu, linear, string->size, ACCESS_WRITE);
-        if (result == CPU_NEXT)
-            result = read_element(string, &from, &value);
-        if (result == CPU_NEXT)
-            result = cpu_write_integer(string->cpu, CPU_ES, offset, string->size, value);
+            result = cpu_write_integer(string->cpu, CPU_ES, string_index(string, CPU_RDI), string->size, value);
         if (result != CPU_NEXT)
             return result;
     }
@@ -297,7 +293,10 @@ static enum cpu_result repeat(struct cpu *cpu, const struct cpu_op *op, chunk_fu
         struct chunk chunk = {.elements = steps ? 1 : lower(string.count, STRING_MAX_BYTES)};
         enum cpu_result result = run(&string, &chunk);
         if (result != CPU_NEXT) {
-            cpu->hot.rflags = flags; /* a fault finds those from before the instruction (SDM vol. 2B, REP) */
+            /* A fault finds those from before the instruction (SDM vol. 2B, REP); on AMD's processors, those of the last
+               comparison (measured on Zen 4). */
+            if (!cpu_model_is_amd(cpu->model))
+                cpu->hot.rflags = flags;
             return result;
         }
         string_count(&string, chunk.elements);

@@ -229,6 +229,37 @@ START_TEST(cmps_stops_at_the_difference_with_its_flags) {
 }
 END_TEST
 
+START_TEST(source_across_an_absent_page_faults_before_the_destination) {
+    struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "qemu64");
+    fake->page[6] = PAGE_ABSENT;
+    set_registers(fake, 0x5ffe, 0x6800, 1);
+    struct cpu_op op = string_op(fake, 4, CPU_REP_NONE);
+    ck_assert_int_eq(fake_vector(fake, cpu_op_movs(&fake->cpu, &op)), VECTOR_PF);
+    ck_assert_uint_eq(fake->cpu.exception.cr2, 0x6000);
+    ck_assert_uint_eq(fake->cpu.exception.error_code & 2, 0); /* a read */
+    fake_cpu_destroy(fake);
+}
+END_TEST
+
+/* SDM vol. 2B, REP: flags are those from before. AMD's processors keep the last comparison's (measured on Zen 4). */
+START_TEST(fault_in_a_repeated_comparison_leaves_the_flags_that_the_vendor_leaves) {
+    static const char *const models[] = {"kvm64", "qemu64"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, models[i]);
+        fake->page[6] = PAGE_ABSENT;
+        memset(fake->memory + 0x5ff0, 2, 16);
+        memset(fake->memory + 0x2000, 1, 16);
+        fake->cpu.hot.rflags |= FLAG_ZF;
+        set_registers(fake, 0x2000, 0x5ff8, 16);
+        struct cpu_op op = string_op(fake, 1, CPU_REPNE);
+        ck_assert_int_eq(fake_vector(fake, cpu_op_cmps(&fake->cpu, &op)), VECTOR_PF);
+        ASSERT_REGISTERS(fake, 0x2008, 0x6000, 8);
+        ck_assert_uint_eq(fake->cpu.hot.rflags & FLAG_ARITHMETIC, i == 0 ? FLAG_ZF : FLAG_CF | FLAG_SF | FLAG_AF | FLAG_PF);
+        fake_cpu_destroy(fake);
+    }
+}
+END_TEST
+
 START_TEST(zero_count_touches_nothing) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "qemu64");
     struct cpu_op op = string_op(fake, 1, CPU_REP);
@@ -287,6 +318,8 @@ int main(void) {
     tcase_add_test(tests, lods_ends_with_the_last_element);
     tcase_add_test(tests, scas_finds_and_counts_as_strlen_does);
     tcase_add_test(tests, cmps_stops_at_the_difference_with_its_flags);
+    tcase_add_test(tests, source_across_an_absent_page_faults_before_the_destination);
+    tcase_add_test(tests, fault_in_a_repeated_comparison_leaves_the_flags_that_the_vendor_leaves);
     tcase_add_test(tests, zero_count_touches_nothing);
     tcase_add_test(tests, long_repetition_gives_way_to_a_stop_and_goes_on);
     tcase_add_test(tests, single_step_stops_after_every_element);
