@@ -189,6 +189,22 @@ static void decode_numbers(const struct instruction *in, struct cpu_op *op) {
     }
 }
 
+/* Of implicit memory operands: not the stack's, and not a string's destination, which is in ES whatever the prefixes. */
+static bool has_chosen_segment(const struct instruction *in, const ZydisDecodedOperand *operand) {
+    bool is_string = in->z.meta.category == ZYDIS_CATEGORY_STRINGOP || in->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    if (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+        return false;
+    switch (ZydisRegisterGetId(operand->mem.base)) {
+    case CPU_RSP:
+    case CPU_RBP:
+        return false;
+    case CPU_RDI:
+        return !is_string;
+    default:
+        return true;
+    }
+}
+
 void decode_op(const struct translation *t, struct cpu_op *op) {
     const struct instruction *in = &t->in;
     const ZydisDecodedInstruction *z = &in->z;
@@ -220,9 +236,8 @@ void decode_op(const struct translation *t, struct cpu_op *op) {
             op->immediate = operand->ptr.offset;
             op->immediate2 = operand->ptr.segment;
         }
-        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
-            operand->mem.segment != ZYDIS_REGISTER_ES && operand->mem.segment != ZYDIS_REGISTER_SS)
-            op->segment = (uint8_t)decode_segment(operand->mem.segment); /* a string's source */
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && has_chosen_segment(in, operand))
+            op->segment = (uint8_t)decode_segment(operand->mem.segment);
     }
     if (z->raw.imm[0].size && !(op->immediate2 || in->operand[0].type == ZYDIS_OPERAND_TYPE_POINTER))
         op->immediate = z->raw.imm[0].value.u;

@@ -165,6 +165,30 @@ END_TEST
 PROGRAM(old_group, 32, "mov $0xf0, %ebx\n .byte 0x82, 0xc3, 0x05\n mov $0x9000, %ecx\n .byte 0x82, 0x31, 0x0f\n"
                        ".byte 0xf0, 0x82, 0x01, 0x10\n");
 
+/* Each segment has a byte of its own at offset 9000h; what MOVSB takes from FS goes to ES. */
+PROGRAM(overrides, 16, "cld\n mov $0x9000, %si\n mov %si, %di\n"
+                       "lodsb %es:(%si), %al\n dec %si\n mov %al, %bl\n lodsb %ss:(%si), %al\n dec %si\n mov %al, %bh\n"
+                       "lodsb %cs:(%si), %al\n dec %si\n mov %al, %cl\n lodsb\n dec %si\n mov %al, %ch\n"
+                       "cmpsb %es:(%di), %gs:(%si)\n pushf\n dec %si\n movsb %fs:(%si), %es:(%di)\n pop %dx");
+
+START_TEST(strings_read_from_the_segment_of_their_prefix) {
+    struct trapeze_registers registers = guest_real_mode();
+    static const unsigned segments[] = {TRAPEZE_ES, TRAPEZE_CS, TRAPEZE_SS, TRAPEZE_DS, TRAPEZE_FS, TRAPEZE_GS};
+    for (unsigned i = 0; i < 6; i++) {
+        uint64_t base = segments[i] == TRAPEZE_CS ? 0 : 0x20000 + 0x10000 * (uint64_t)i;
+        registers.segment[segments[i]].base = base;
+        registers.segment[segments[i]].selector = (uint16_t)(base >> 4);
+        guest.ram[base + DATA] = (uint8_t)(0x10 + i);
+    }
+    GUEST_START(&guest, overrides, &registers);
+    guest_expect_end(&guest);
+    ck_assert_uint_eq(guest_register(&guest, RBX) & 0xffff, 0x1210);
+    ck_assert_uint_eq(guest_register(&guest, RCX) & 0xffff, 0x1311);
+    ck_assert_uint_eq(guest_register(&guest, RDX) & 0x41, 0); /* 15h from GS is above 10h in ES */
+    ck_assert_uint_eq(guest.ram[0x20000 + DATA + 1], 0x14);
+}
+END_TEST
+
 START_TEST(opcode_82h_is_80h) {
     struct trapeze_registers registers = guest_protected_mode();
     guest_set_word(&guest, DATA, 0xff);
@@ -249,6 +273,7 @@ int main(void) {
     tcase_add_test(tests, segment_bases_are_read_and_written_whole_and_by_halves);
     tcase_add_test(tests, mwait_goes_on_at_once_where_the_model_has_it);
     tcase_add_test(tests, fences_of_16_bit_code_stay_fences);
+    tcase_add_test(tests, strings_read_from_the_segment_of_their_prefix);
     tcase_add_test(tests, opcode_82h_is_80h);
     tcase_add_test(tests, moves_from_absolute_addresses_ignore_rex_r);
     tcase_add_test(tests, wild_pointers_end_in_the_guest_and_change_no_memory_of_it);
