@@ -86,12 +86,20 @@ static void mend_repeated_loop(struct instruction *in) {
     }
 }
 
+/* What AMD's processors do not know and Intel's take for something else: PREFETCHW of a register, a NOP; VPEXTRQ and
+   VPINSRQ outside 64-bit mode by VEX.W, VPEXTRD and VPINSRD (measured on Zen 4). */
+static bool is_undefined_on_amd(const ZydisDecodedInstruction *z) {
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d)
+        return z->raw.modrm.mod == 3;
+    return (z->mnemonic == ZYDIS_MNEMONIC_VPEXTRD || z->mnemonic == ZYDIS_MNEMONIC_VPINSRD) &&
+           z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && z->raw.vex.W;
+}
+
 /* Where instructions differ between vendors, Zydis follows Intel. */
 static void follow_amd(struct instruction *in) {
     mend_short_branch(in);
     mend_repeated_loop(in);
-    /* PREFETCHW and its kin have no register form: on Intel's processors that is a NOP. */
-    if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && in->z.opcode == 0x0d && in->z.raw.modrm.mod == 3)
+    if (is_undefined_on_amd(&in->z))
         in->rule = (struct rule){.kind = RULE_UD};
 }
 
