@@ -269,11 +269,11 @@ enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, u
         return CPU_NEXT;
     }
     offset &= 0xffffffffu;
+    *linear = (descriptor->base + offset) & 0xffffffffu;
     if ((descriptor->attributes & SEGMENT_UNUSABLE) || !type_allows(cpu, descriptor->attributes, access & ACCESS_KIND))
         return segment_fault(cpu, segment);
     if (!limit_allows(descriptor, offset, size))
         return segment_fault(cpu, segment);
-    *linear = (descriptor->base + offset) & 0xffffffffu;
     return CPU_NEXT;
 }
 

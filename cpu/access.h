@@ -21,7 +21,7 @@ enum cpu_result cpu_write_linear(struct cpu *cpu, uint64_t linear, const void *f
 /* CPU_NEXT when such an access would succeed (A and D bits are set as by the access). */
 enum cpu_result cpu_probe_linear(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access);
 
-/* Segmentation alone: limit, type, canonical form. #SS for the stack segment, #GP else. */
+/* Segmentation alone: limit, type, canonical form. #SS for the stack segment, #GP else; *linear is set in any case. */
 enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned size, unsigned access,
                            uint64_t *linear);
 

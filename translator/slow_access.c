@@ -41,7 +41,7 @@ static enum cpu_result linear_masked(struct cpu *cpu, const struct site *site, u
     unsigned first = (unsigned)__builtin_ctzll(active), last = 63 - (unsigned)__builtin_clzll(active);
     enum cpu_result result = cpu_linear(cpu, segment, offset + first, last - first + 1, access, linear);
     *linear -= first;
-    if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && dispatch_is_misaligned(site, *linear))
+    if (dispatch_is_misaligned(site, *linear))
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     return result;
 }
@@ -136,7 +136,7 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         host = cpu->hot.bounce;
     } else {
         result = cpu_linear(cpu, (unsigned)site->data & SITE_SEGMENT_BITS, offset, site->info, access, &linear);
-        if ((result == CPU_NEXT || cpu_is_64bit(cpu)) && dispatch_is_misaligned(site, linear))
+        if (dispatch_is_misaligned(site, linear)) /* comes first (measured; the manuals leave it open) */
             result = cpu_fault_code(cpu, VECTOR_GP, 0);
         if (result == CPU_NEXT)
             result = cpu_locate_range(cpu, linear, site->info, access, (struct cpu_range *)translator->range);
