@@ -78,11 +78,15 @@ static void to_host(const struct environment *e, uint8_t *image) {
 
 /* ---- Instructions ---- */
 
-/* FLDENV and FRSTOR report a pending exception first. */
-static enum cpu_result check_pending(struct cpu *cpu) {
+bool xstate_has_x87_error(void) {
     uint16_t status;
     __asm__ volatile("fnstsw %0" : "=a"(status));
-    return status & FSW_ES ? cpu_fault(cpu, VECTOR_MF) : CPU_NEXT;
+    return status & FSW_ES;
+}
+
+/* FLDENV and FRSTOR report a pending exception first. */
+static enum cpu_result check_pending(struct cpu *cpu) {
+    return xstate_has_x87_error() ? cpu_fault(cpu, VECTOR_MF) : CPU_NEXT;
 }
 
 static enum cpu_result store(struct cpu *cpu, const struct cpu_op *op, bool saves_registers) {

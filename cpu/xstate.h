@@ -37,6 +37,9 @@ void xstate_set_vector(const struct cpu *cpu, uint8_t *image, unsigned n, const 
 uint64_t xstate_get_opmask(const struct cpu *cpu, const uint8_t *image, unsigned n);
 void xstate_set_opmask(const struct cpu *cpu, uint8_t *image, unsigned n, uint64_t value);
 
+/* Whether an earlier x87 instruction left an unmasked exception, which the next one reports. */
+bool xstate_has_x87_error(void);
+
 /* #NM and #UD of x87 (is_vector false) and SSE or later instructions: CR0.EM, CR0.TS. */
 enum cpu_result xstate_check(struct cpu *cpu, bool is_vector);
 

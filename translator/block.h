@@ -48,8 +48,8 @@ struct helper_call {
 };
 
 /* Of the data of SITE_READ and SITE_WRITE: the segment, whether a mask decides what is touched, whether the operand must
-   be aligned to its size, and whether the access is locked. */
-enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8, SITE_ALIGNED = 16, SITE_LOCKED = 32 };
+   be aligned to its size, whether the access is locked, and whether a pending x87 error comes before its faults. */
+enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8, SITE_ALIGNED = 16, SITE_LOCKED = 32, SITE_X87 = 64 };
 
 #define BLOCK_NO_PAGE (~0ull)
 #define BLOCK_SWAPS 5

@@ -291,7 +291,7 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;
-            return dispatch_after(cpu, CPU_FAULT);
+            return dispatch_after(cpu, dispatch_operand_fault(cpu, site, CPU_FAULT));
         }
     }
     flags_in(cpu);

@@ -4,6 +4,7 @@
 
 #include "cpu/mode.h"
 #include "cpu/views.h"
+#include "cpu/xstate.h"
 #include "translator/engine.h"
 
 enum { GUEST_FLAGS = FLAG_ARITHMETIC | FLAG_DF, HOST_FLAGS = FLAG_FIXED | FLAG_IF };
@@ -31,6 +32,12 @@ uint64_t dispatch_lost(struct cpu *cpu);
 
 static inline bool dispatch_is_misaligned(const struct site *site, uint64_t linear) {
     return (site->data & SITE_ALIGNED) && (linear & (site->info - 1));
+}
+
+/* A fault of a memory operand, unless one comes before it. */
+static inline enum cpu_result dispatch_operand_fault(struct cpu *cpu, const struct site *site, enum cpu_result result) {
+    bool is_late = result == CPU_FAULT && (site->data & SITE_X87) && xstate_has_x87_error();
+    return is_late ? cpu_fault(cpu, VECTOR_MF) : result;
 }
 
 #endif

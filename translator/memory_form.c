@@ -169,10 +169,16 @@ static bool must_align(const struct translation *t, unsigned size) {
     }
 }
 
+/* Whether a pending x87 error is reported before anything of the memory operand (SDM vol. 3A, table 6-2). */
+static bool reports_x87(const struct instruction *in) {
+    return (in->rule.class == CLASS_X87 || in->rule.class == CLASS_MMX) && in->z.mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
+           in->z.mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+}
+
 static unsigned site_flags(const struct translation *t, unsigned size) {
     bool is_locked = (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->in.z.mnemonic == ZYDIS_MNEMONIC_XCHG;
     return (is_masked_access(&t->in) ? SITE_MASKED : 0u) | (must_align(t, size) ? SITE_ALIGNED : 0u) |
-           (is_locked ? SITE_LOCKED : 0u);
+           (is_locked ? SITE_LOCKED : 0u) | (reports_x87(&t->in) ? SITE_X87 : 0u);
 }
 
 /* ---- Windows ---- */

@@ -153,7 +153,7 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         return 0;
     }
     if (result != CPU_NEXT)
-        return dispatch_after(cpu, result);
+        return dispatch_after(cpu, dispatch_operand_fault(cpu, site, result));
     cpu->hot.scratch[0] = host - offset;
     return return_address;
 }

@@ -118,8 +118,32 @@ static uint32_t control_words[2] = {0x37b /* zero divide unmasked */, 0x1f80 & ~
 SNIPPET(s_x87_zero_divide, "fninit\n fldcw (%rbx)\n fld1\n fldz", "fdivrp\n nop\n nop\n fld1");
 SNIPPET(s_x87_zero_divide_wait, "fninit\n fldcw (%rbx)\n fld1\n fldz", "fdivrp\n fnstsw %ax\n nop\n fwait");
 SNIPPET(s_x87_fnclex, "fninit\n fldcw (%rbx)\n fld1\n fldz\n fdivrp\n fnclex", "fwait");
+SNIPPET(s_x87_error_and_fault, "fninit\n fldcw (%rbx)\n fld1\n fldz\n fdivrp", "fldl (%rdx)");
+SNIPPET(s_mmx_error_and_fault, "fninit\n fldcw (%rbx)\n fld1\n fldz\n fdivrp", "paddb (%rdx), %mm0");
+SNIPPET(s_x87_error_no_wait, "fninit\n fldcw (%rbx)\n fld1\n fldz\n fdivrp", "fnstcw (%rdx)");
 SNIPPET(s_sse_zero_divide, "ldmxcsr 4(%rbx)\n pcmpeqd %xmm0, %xmm0\n psrld $25, %xmm0\n pslld $23, %xmm0\n"
                            "pxor %xmm1, %xmm1", "divps %xmm1, %xmm0");
+
+static void pending_errors_come_before_faults(void) {
+    static const struct {
+        const char *name;
+        const uint8_t *code;
+        unsigned vector;
+    } rows[] = {
+        {"x87_error_comes_before_the_operands_fault", s_x87_error_and_fault, V_MF},
+        {"x87_error_comes_before_the_fault_of_mmx", s_mmx_error_and_fault, V_MF},
+        {"instruction_that_does_not_wait_faults", s_x87_error_no_wait, V_PF},
+    };
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct state state;
+        state_init(&state, rows[i].code);
+        state.gpr[RBX] = (word)control_words;
+        state.gpr[RDX] = WINDOW;
+        run(&state);
+        check(rows[i].name, state.vector, rows[i].vector);
+        __asm__ volatile("fninit");
+    }
+}
 
 static void numeric_exceptions(void) {
     struct state state;
@@ -189,6 +213,7 @@ int main(void) {
     control_bits();
     saved_state();
     numeric_exceptions();
+    pending_errors_come_before_faults();
     instruction_pointers();
     return 0;
 }
