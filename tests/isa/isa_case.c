@@ -80,6 +80,9 @@ void isa_fill_vectors(const struct isa_record *record, struct isa_vectors *vecto
         ((uint8_t *)vectors)[i] = 0;
     fill(vectors->zmm[0], sizeof vectors->zmm, record->style, &state);
     fill((uint8_t *)vectors->k, sizeof vectors->k, ISA_RANDOM, &state);
+    uint64_t sparse = isa_random(&state) % 8; /* masks that select little or nothing */
+    for (unsigned i = 0; i < 8 && sparse < 3; i++)
+        vectors->k[i] &= sparse ? isa_random(&state) & isa_random(&state) : 0;
     for (unsigned i = 0; i < 8; i++)
         fill_x87(vectors->st[i], &state);
     uint64_t r = isa_random(&state);

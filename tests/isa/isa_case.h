@@ -17,6 +17,19 @@
 #define ISA_DATA       0x61000000u
 #define ISA_DATA_SIZE  0x2000u
 #define ISA_GS_BASE    0x1000u
+/*
+ * 16-bit code runs in segments with bases and limits, and from an offset. The last bytes of the data are beyond ES's limit.
+ * The upper half of ESP is fixed: an IRET from the guest's kernel to a 16-bit stack leaves it as it is there.
+ */
+#define ISA_CODE16     0x800u
+#define ISA_CS16_BASE  ISA_CODE_PAGE
+#define ISA_DS16_BASE  (ISA_DATA - 0x4000u)
+#define ISA_ES16_BASE  (ISA_DATA - 0x5000u)
+#define ISA_SS16_BASE  (ISA_DATA - 0x6000u)
+#define ISA_LIMIT16    0xffffu
+#define ISA_ES16_LIMIT 0x6fdfu
+#define ISA_ESP16      0x61000000u
+#define ISA_PUSH_ROOM  0x200u /* that ENTER needs at most */
 #define ISA_MAGIC      0x41534954u
 #define ISA_XSAVE_SIZE 8192u
 /* x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM (SDM vol. 1, 13.1) */
@@ -41,12 +54,22 @@ struct isa_state {
     uint64_t gpr[16], ip, flags;
 };
 
-/* Where processors differ: CR2 counts by its page; x87 state does not count after a fault (MMX clears TOP early). */
-enum { ISA_LOOSE_CR2 = 1, ISA_LOOSE_X87 = 2 };
+/*
+ * Where processors differ: CR2 counts by its page; x87 state does not count after a fault (MMX clears TOP early); #SS of an
+ * operand that is not aligned, too, may be #GP (SDM vol. 3A, 6.9: within a class the order is the processor's).
+ * below the stack pointer nothing counts after a fault (of the pushes that precede it PUSHA and ENTER show some, or not;
+ * and see docs/limits.md on a CALL to an address that is not canonical). There is no comparison after #GP where a branch
+ * may go beyond the limit of the code segment (docs/limits.md), nor after a fault where POPA may be what faults: the
+ * registers that it has popped by then are changed, or not.
+ */
+enum {
+    ISA_LOOSE_CR2 = 1, ISA_LOOSE_X87 = 2, ISA_LOOSE_STACK = 4, ISA_LOOSE_PUSH = 8, ISA_LOOSE_BRANCH = 16,
+    ISA_LOOSE_POP = 32,
+};
 
 struct isa_record {
     uint32_t size; /* of the whole record; a multiple of 8 */
-    uint8_t bits;  /* 32 or 64 */
+    uint8_t bits;  /* 16, 32 or 64 */
     uint8_t code_length, style, has_vectors;
     uint8_t code[96];
     char text[96]; /* the first instruction's name and operands, for messages */

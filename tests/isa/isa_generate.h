@@ -13,6 +13,7 @@ struct isa_generator {
     ZydisFormatter formatter;
     unsigned bits;
     uint64_t random;
+    bool is_edgy; /* the record in the making has most of its operands where something ends */
 };
 
 void isa_generator_init(struct isa_generator *generator, unsigned bits, uint64_t seed);

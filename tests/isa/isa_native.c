@@ -5,6 +5,7 @@
  */
 #include "isa_native.h"
 
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,7 +15,10 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { LINUX_CS32 = 0x23, LINUX_CS64 = 0x33, LINUX_SS = 0x2b, ALT_STACK = 262144, FLAGS_NT_ID = 0x204000 };
+enum { LINUX_CS32 = 0x23, LINUX_CS64 = 0x33, LINUX_SS = 0x2b, ALT_STACK = 262144, FLAGS_AC = 0x40000 };
+enum { FLAGS_NT_ID = 0x204000, VECTOR_PF = 14 };
+/* Entries of the local descriptor table: the segments of 16-bit code. */
+enum { LDT_CS = 0x07, LDT_DS = 0x0f, LDT_ES = 0x17, LDT_SS = 0x1f };
 
 /* A signal handler reaches its data in no other way. */
 static struct {
@@ -40,8 +44,9 @@ static void load(ucontext_t *context) {
         regs[gpr_index[i]] = (greg_t)record->before.gpr[i];
     regs[REG_RIP] = (greg_t)record->before.ip;
     regs[REG_EFL] = (greg_t)record->before.flags;
-    uint64_t cs = record->bits == 32 ? LINUX_CS32 : LINUX_CS64;
-    regs[REG_CSGSFS] = (greg_t)(((uint64_t)regs[REG_CSGSFS] & 0x0000ffffffff0000u) | cs | (uint64_t)LINUX_SS << 48);
+    uint64_t cs = record->bits == 16 ? LDT_CS : record->bits == 32 ? LINUX_CS32 : LINUX_CS64;
+    uint64_t ss = record->bits == 16 ? LDT_SS : LINUX_SS;
+    regs[REG_CSGSFS] = (greg_t)(((uint64_t)regs[REG_CSGSFS] & 0x0000ffffffff0000u) | cs | ss << 48);
     isa_vectors_to_xsave(native.vectors, native.xcr0, image);
 }
 
@@ -55,7 +60,7 @@ static void store(ucontext_t *context) {
     record->after.flags = (uint64_t)regs[REG_EFL];
     record->vector = (uint64_t)regs[REG_TRAPNO];
     record->error = (uint64_t)regs[REG_ERR];
-    record->cr2 = (uint64_t)regs[REG_CR2];
+    record->cr2 = record->vector == VECTOR_PF ? (uint64_t)regs[REG_CR2] : 0;
     isa_vectors_from_xsave(native.vectors, native.xcr0, image);
     memcpy(image, native.caller_xsave, native.xsave_size);
     memcpy(regs, native.caller, sizeof native.caller);
@@ -64,6 +69,8 @@ static void store(ucontext_t *context) {
 
 static void on_signal(int number, siginfo_t *info, void *context) {
     (void)info;
+    /* Linux leaves AC as the test's POPF has set it. */
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(unsigned long long)FLAGS_AC);
     if (!native.record)
         _exit(100 + number);
     if (!native.is_running) {
@@ -95,6 +102,24 @@ static bool map_fixed(uintptr_t address, size_t size) {
            (void *)address;
 }
 
+bool isa_native_has_16_bit_segments(void) {
+    static const struct {
+        unsigned entry, base, limit, contents;
+    } segments[] = {
+        {LDT_CS >> 3, ISA_CS16_BASE, ISA_LIMIT16, MODIFY_LDT_CONTENTS_CODE},
+        {LDT_DS >> 3, ISA_DS16_BASE, ISA_LIMIT16, MODIFY_LDT_CONTENTS_DATA},
+        {LDT_ES >> 3, ISA_ES16_BASE, ISA_ES16_LIMIT, MODIFY_LDT_CONTENTS_DATA},
+        {LDT_SS >> 3, ISA_SS16_BASE, ISA_LIMIT16, MODIFY_LDT_CONTENTS_DATA},
+    };
+    for (size_t i = 0; i < sizeof segments / sizeof *segments; i++) {
+        struct user_desc segment = {.entry_number = segments[i].entry, .base_addr = segments[i].base,
+                                    .limit = segments[i].limit, .contents = segments[i].contents & 3};
+        if (syscall(SYS_modify_ldt, 0x11, &segment, sizeof segment) != 0)
+            return false;
+    }
+    return true;
+}
+
 bool isa_native_init(void) {
     static const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
     stack_t stack = {.ss_sp = malloc(ALT_STACK), .ss_size = ALT_STACK};
@@ -109,20 +134,21 @@ bool isa_native_init(void) {
             return false;
     native.xcr0 = isa_native_xcr0();
     native.xsave_size = xsave_size_enabled();
-    /* 32-bit code needs them; 64-bit code ignores them. */
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(LINUX_SS));
     return syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)ISA_GS_BASE) == 0;
 }
 
 void isa_native_run(struct isa_record *record, struct isa_vectors *vectors, uint8_t data[ISA_DATA_SIZE]) {
     memset((void *)(uintptr_t)ISA_CODE_PAGE, 0xcc, 4096);
     memcpy((void *)(uintptr_t)ISA_CODE, record->code, record->code_length);
+    bool is_16bit = record->bits == 16;
     isa_fill_data(record, (uint8_t *)(uintptr_t)ISA_DATA);
     isa_fill_vectors(record, vectors);
     /* A popf of the test before may have left NT or ID, which signal frames do not restore. */
     __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(unsigned long long)FLAGS_NT_ID);
     native.vectors = vectors;
     native.record = record;
-    __asm__ volatile("ud2" : : : "memory", "cc");
+    /* 64-bit code, such as this, ignores DS and ES. */
+    __asm__ volatile("mov %0, %%ds; mov %1, %%es; ud2"
+                     : : "r"(is_16bit ? LDT_DS : LINUX_SS), "r"(is_16bit ? LDT_ES : LINUX_SS) : "memory", "cc");
     memcpy(data, (void *)(uintptr_t)ISA_DATA, ISA_DATA_SIZE);
 }
