@@ -128,7 +128,7 @@ bool isa_native_init(void) {
         sigaltstack(&stack, NULL) < 0)
         return false;
     sigfillset(&action.sa_mask);
-    sigdelset(&action.sa_mask, SIGALRM);
+    sigdelset(&action.sa_mask, SIGPROF);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         if (sigaction(signals[i], &action, NULL) < 0)
             return false;
