@@ -55,16 +55,21 @@ struct isa_state {
 };
 
 /*
- * Where processors differ: CR2 counts by its page; x87 state does not count after a fault (MMX clears TOP early); #SS of an
- * operand that is not aligned, too, may be #GP (SDM vol. 3A, 6.9: within a class the order is the processor's).
- * below the stack pointer nothing counts after a fault (of the pushes that precede it PUSHA and ENTER show some, or not;
- * and see docs/limits.md on a CALL to an address that is not canonical). There is no comparison after #GP where a branch
- * may go beyond the limit of the code segment (docs/limits.md), nor after a fault where POPA may be what faults: the
- * registers that it has popped by then are changed, or not.
+ * Where processors differ:
+ * CR2       counts by its page alone.
+ * X87       state does not count after a fault: MMX clears TOP early.
+ * ORDER     #SS, #GP and #PF of one operand stand for each other: it is not aligned, or it has parts that fault in ways of
+ *           their own (SDM vol. 3A, 6.9: within a class the order is the processor's).
+ * PUSH      after a fault nothing counts below the stack pointer: PUSHA and ENTER show what they have pushed by then, or
+ *           do not; and see docs/limits.md on a CALL to an address that is not canonical.
+ * PARTIAL   no comparison after a fault: POPA has changed the registers that it has popped by then, or has not; a nested
+ *           ENTER accesses the frames in an order of the processor's own.
+ * GATHER    no comparison after a fault that finds vectors changed: elements may be done, and masks of others be cleared.
+ * BRANCH    no comparison after #GP: a branch goes beyond the limit of the code segment, see docs/limits.md.
  */
 enum {
-    ISA_LOOSE_CR2 = 1, ISA_LOOSE_X87 = 2, ISA_LOOSE_STACK = 4, ISA_LOOSE_PUSH = 8, ISA_LOOSE_BRANCH = 16,
-    ISA_LOOSE_POP = 32,
+    ISA_LOOSE_CR2 = 1, ISA_LOOSE_X87 = 2, ISA_LOOSE_ORDER = 4, ISA_LOOSE_PUSH = 8, ISA_LOOSE_PARTIAL = 16,
+    ISA_LOOSE_GATHER = 32, ISA_LOOSE_BRANCH = 64,
 };
 
 struct isa_record {

@@ -89,17 +89,23 @@ uint32_t looseness(const struct shape *shape) {
     if (i->mnemonic == ZYDIS_MNEMONIC_CALL || i->mnemonic == ZYDIS_MNEMONIC_ENTER ||
         i->mnemonic == ZYDIS_MNEMONIC_PUSHA || i->mnemonic == ZYDIS_MNEMONIC_PUSHAD)
         flags |= ISA_LOOSE_PUSH;
-    if (i->mnemonic == ZYDIS_MNEMONIC_POPA || i->mnemonic == ZYDIS_MNEMONIC_POPAD)
-        flags |= ISA_LOOSE_POP;
-    if (i->machine_mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_16 && i->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+    bool is_nested = i->mnemonic == ZYDIS_MNEMONIC_ENTER && shape->operands[1].imm.value.u & 31;
+    if (i->mnemonic == ZYDIS_MNEMONIC_POPA || i->mnemonic == ZYDIS_MNEMONIC_POPAD || is_nested)
+        flags |= ISA_LOOSE_PARTIAL;
+    bool is_16bit = i->machine_mode == ZYDIS_MACHINE_MODE_LONG_COMPAT_16;
+    if (is_16bit && i->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
         i->operand_width != 16)
         flags |= ISA_LOOSE_BRANCH;
     for (unsigned n = 0; n < i->operand_count; n++) {
         const ZydisDecodedOperand *o = &shape->operands[n];
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_MMX)
             flags |= ISA_LOOSE_X87;
-        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.segment == ZYDIS_REGISTER_SS && o->size >= 128)
-            flags |= ISA_LOOSE_STACK;
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if ((o->mem.segment == ZYDIS_REGISTER_SS && o->size >= 128) || (is_masked && is_16bit))
+            flags |= ISA_LOOSE_ORDER;
+        if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+            flags |= ISA_LOOSE_GATHER;
     }
     return flags;
 }

@@ -85,15 +85,16 @@ static size_t append_changes(struct isa_record *record, uint8_t *to, const uint8
     return used;
 }
 
+static bool is_operand_fault(const struct isa_record *record) {
+    return record->vector == VECTOR_SS || record->vector == VECTOR_GP || record->vector == VECTOR_PF;
+}
+
 /* See docs/limits.md on #AC, isa_case.h on the rest. */
 static bool is_comparable(const struct isa_record *record) {
-    switch (record->vector) {
-    case VECTOR_AC: return false;
-    case VECTOR_SS:
-    case VECTOR_PF: return !(record->flags & ISA_LOOSE_POP);
-    case VECTOR_GP: return !(record->flags & (ISA_LOOSE_POP | ISA_LOOSE_BRANCH));
-    default: return true;
-    }
+    if (record->vector == VECTOR_AC || (record->vector == VECTOR_GP && (record->flags & ISA_LOOSE_BRANCH)))
+        return false;
+    bool is_partial = (record->flags & ISA_LOOSE_PARTIAL) || (record->has_vectors && (record->flags & ISA_LOOSE_GATHER));
+    return !is_partial || !is_operand_fault(record);
 }
 
 /* Runs the record and writes it, unless its outcome is no matter of comparison. Answers whether it was written. */
@@ -103,13 +104,13 @@ static bool write_record(int file, struct isa_record *record) {
     struct isa_vectors vectors, untouched;
     isa_fill_data(record, before);
     isa_native_run(record, &vectors, after);
-    if (!is_comparable(record))
-        return false;
     size_t length = sizeof *record;
     isa_fill_vectors(record, &untouched);
     record->has_vectors = memcmp(&vectors, &untouched, sizeof vectors) != 0;
+    if (!is_comparable(record))
+        return false;
     if (record->has_vectors && record->after.ip == record->before.ip && record->vector != VECTOR_MF)
-        return false; /* MMX clears TOP, a gather stops half-way: what a fault leaves is the model's own affair */
+        return false; /* MMX clears TOP: what a fault leaves is the model's own affair */
     if (record->vector == VECTOR_PF && (!strncmp(record->text, "frstor", 6) || !strncmp(record->text, "fldenv", 6)))
         return false; /* microcode that reads its operand in an order of its own */
     if (record->has_vectors) {
