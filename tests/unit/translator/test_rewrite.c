@@ -7,14 +7,11 @@
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "cpu/model_internal.h"
 #include "tests/coverage/decoded_forms.h"
-#include "translator/machine.h"
+#include "tests/coverage/one_block.h"
 
-enum { PAGE = 4096, HOST_INSTRUCTIONS = 512, REPORTS = 20 };
+enum { PAGE = ONE_BLOCK_PAGE, HOST_INSTRUCTIONS = 512, REPORTS = 20 };
 
 /* Which registers a pass over the forms uses: those that live in host registers, in memory, high bytes, rcx, rsp. */
 static const struct form_flavour flavours[] = {
@@ -36,9 +33,7 @@ struct host_instruction {
 };
 
 struct rewrite {
-    struct trapeze_machine *machine;
-    struct cpu *cpu;
-    uint8_t *ram;
+    struct one_block bench;
     struct decoder *guest_decoder;
     ZydisDecoder host_decoder;
     csh guest_capstone, host_capstone;
@@ -355,22 +350,9 @@ static void check_by_capstone(struct rewrite *r, const struct block *block) {
 /* ---- Translating ---- */
 
 static struct block *translate(struct rewrite *r) {
-    struct engine *engine = &r->machine->engine;
-    uint64_t physical = PAGE - r->in.z.length, needed; /* nothing follows it in its page */
-    enum cpu_result result;
-    memcpy(r->ram + physical, r->in.bytes, r->in.z.length);
-    r->cpu->hot.rip = physical;
-    uint32_t key = decoded_forms_key(r->bits);
-    pthread_mutex_lock(&engine->lock);
-    struct block *block = translate_block(engine, r->cpu, physical, key, &result, &needed);
-    if (!block && result == CPU_NEXT) { /* the chunk is full */
-        world_stop(engine, NULL);
-        invalidate_next_chunk(engine);
-        world_resume(engine);
-        block = translate_block(engine, r->cpu, physical, key, &result, &needed);
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return block;
+    uint64_t rip = PAGE - r->in.z.length; /* nothing follows it in its page */
+    memcpy(r->bench.ram + rip, r->in.bytes, r->in.z.length);
+    return one_block_translate(&r->bench, rip, decoded_forms_key(r->bits));
 }
 
 static void visit(void *opaque, const uint8_t *bytes) {
@@ -402,22 +384,8 @@ static void visit(void *opaque, const uint8_t *bytes) {
 
 static struct rewrite *setup(void) {
     struct rewrite *r = calloc(1, sizeof *r);
-    struct trapeze_vcpu *vcpu;
-    struct trapeze_config config = {0};
-    ck_assert_int_eq(trapeze_machine_create(&config, &r->machine, NULL), TRAPEZE_OK);
-    memset(r->machine->model->features, 0xff, sizeof r->machine->model->features); /* nothing is run */
-    int fd = memfd_create("ram", MFD_CLOEXEC);
-    ck_assert_int_eq(ftruncate(fd, PAGE), 0);
-    ck_assert_int_eq(trapeze_memory_map(r->machine, 0, guest_physical_at(0), fd, 0, PAGE, 0), TRAPEZE_OK);
-    r->ram = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    ck_assert_int_eq(trapeze_vcpu_create(r->machine, 0, &vcpu), TRAPEZE_OK);
-    r->cpu = vcpu->cpu;
-    r->cpu->segment[CPU_CS].base = 0;
-    r->cpu->segment[CPU_CS].limit = 0xffffffff;
+    ck_assert(one_block_create(&r->bench));
     r->guest_decoder = decoded_forms_decoder();
-    decoder_destroy(r->machine->engine.decoder);
-    r->machine->engine.decoder = decoded_forms_decoder();
     ZydisDecoderInit(&r->host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     cs_open(CS_ARCH_X86, CS_MODE_64, &r->host_capstone);
     cs_option(r->host_capstone, CS_OPT_DETAIL, CS_OPT_ON);
@@ -440,8 +408,7 @@ static void run(unsigned bits, unsigned least_forms) {
     cs_close(&r->guest_capstone);
     cs_close(&r->host_capstone);
     decoder_destroy(r->guest_decoder);
-    munmap(r->ram, PAGE);
-    trapeze_machine_destroy(r->machine);
+    one_block_destroy(&r->bench);
     free(r);
 }
 
