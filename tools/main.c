@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "devices/pc.h"
+#include "tools/complain.h"
 #include "tools/options.h"
 #include "tools/supervisor.h"
 
@@ -32,10 +33,8 @@ static int print_list(enum options_list list) {
 int main(int argc, char *argv[]) {
     struct options options;
     struct options_error error;
-    if (!options_parse(&options, argc, argv, &error)) {
-        fprintf(stderr, "trapeze: %s\n", error.text);
-        return 1;
-    }
+    if (!options_parse(&options, argc, argv, &error))
+        return complain(NULL, NULL, error.text);
     if (options.list != OPTIONS_LIST_NONE)
         return print_list(options.list);
     for (unsigned k = 0; options_warning(&options, k); k++)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/complain.h"
 #include "tools/option_unsupported.h"
 #include "tools/option_values.h"
 
@@ -141,7 +142,7 @@ static bool check(const struct options *options, struct options_error *error) {
     return true;
 }
 
-bool options_parse(struct options *options, int argc, char *const argv[], struct options_error *error) {
+static bool parse(struct options *options, int argc, char *const argv[], struct options_error *error) {
     *options = (struct options){.memory = UINT64_C(128) << 20, .vcpu_count = 1};
     for (int i = 1; i < argc; i++) {
         const char *name = argv[i], *value = NULL;
@@ -165,6 +166,13 @@ bool options_parse(struct options *options, int argc, char *const argv[], struct
     }
     add_defaults(options);
     return check(options, error);
+}
+
+bool options_parse(struct options *options, int argc, char *const argv[], struct options_error *error) {
+    bool is_good = parse(options, argc, argv, error);
+    if (!is_good)
+        complain_clean(error->text);
+    return is_good;
 }
 
 const char *options_list_text(enum options_list list) {

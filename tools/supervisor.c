@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "devices/pc.h"
+#include "tools/complain.h"
 #include "tools/gdb_server.h"
 #include "tools/log.h"
 #include "tools/pidfile.h"
@@ -38,12 +39,6 @@ struct supervisor {
     unsigned events; /* a bit for each enum pc_event that has happened */
     unsigned debug_exit_value;
 };
-
-static int complain(const char *option, const char *value, const char *reason) {
-    fprintf(stderr, "trapeze: %s%s%s%s%s%s\n", option ? "-" : "", option ? option : "", option ? ": " : "",
-            value ? value : "", value ? ": " : "", reason);
-    return STATUS_ERROR;
-}
 
 static void finish(struct supervisor *supervisor, int status) {
     if (supervisor->is_done)
@@ -82,8 +77,11 @@ static void on_unimplemented(void *opaque, uint64_t linear, const uint8_t *bytes
 }
 
 static void on_warning(void *opaque, const char *line) {
+    char text[320];
     (void)opaque;
-    fprintf(stderr, "trapeze: warning: %s\n", line);
+    snprintf(text, sizeof(text), "%s", line);
+    complain_clean(text);
+    fprintf(stderr, "trapeze: warning: %s\n", text);
 }
 
 /* ---- The machine ---- */

@@ -3,6 +3,7 @@
  * to which the rest are patches, or takes the rest as the file itself. Whatever comes, the loaders store only into RAM,
  * and either say why in one line or give an entry point in RAM.
  */
+#include "tests/fuzz/fuzz.h"
 #include "tests/unit/bios/guest_double.h"
 #include "tests/unit/bios/synthetic.h"
 
@@ -18,7 +19,16 @@ struct fuzz_file {
     size_t size;
 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+const struct fuzz_word fuzz_words[] = {
+    FUZZ_WORD("HdrS"),
+    FUZZ_WORD("\x7f"
+              "ELF"),
+    FUZZ_WORD("\x02\xb0\xad\x1b"),
+    FUZZ_WORD("Xen"),
+    FUZZ_WORD("\xff\xff\xff\xff"),
+    FUZZ_WORD("\x00\x00\x10\x00"),
+    {NULL, 0},
+};
 
 static bool fuzz_write(void *opaque, guest_physical to, const void *from, size_t length) {
     uint8_t *bytes = guest_double_at(opaque, to.value, length);

@@ -76,6 +76,8 @@ static const struct {
     {"--kernle x", "--kernle: unknown option; the nearest is -kernel"},
     {"disk.img", "disk.img: disk images are not supported yet"},
     {"-", "-: "},
+    {"-kernel K -m 1\n2", "-m: 1?2: not a size"}, /* no name breaks the line or commands the terminal */
+    {"-kernel F/a\033[2Jb", "-kernel: F/a?[2Jb: could not open kernel"},
 };
 
 /* `text` with K and F as words or beginnings of words replaced. */
