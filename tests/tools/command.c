@@ -11,14 +11,14 @@
 #include <time.h>
 #include <unistd.h>
 
-static void execute(const char *line) {
-    char text[2048], *arguments[COMMAND_ARGUMENTS + 1] = {(char[]){TRAPEZE_COMMAND}}, *rest = NULL;
+static void execute(const char *program, const char *line) {
+    char text[2048], *arguments[COMMAND_ARGUMENTS + 1] = {(char *)program}, *rest = NULL;
     unsigned count = 1;
     strncpy(text, line, sizeof(text) - 1);
     text[sizeof(text) - 1] = 0;
     for (char *word = strtok_r(text, " ", &rest); word && count < COMMAND_ARGUMENTS; word = strtok_r(NULL, " ", &rest))
         arguments[count++] = word;
-    execv(TRAPEZE_COMMAND, arguments);
+    execv(program, arguments);
     _exit(127);
 }
 
@@ -64,7 +64,7 @@ static void start_with(struct command *command, const char *line, int output, in
     dup2(null, STDIN_FILENO);
     dup2(output >= 0 ? output : null, STDOUT_FILENO);
     dup2(errors >= 0 ? errors : null, STDERR_FILENO);
-    execute(line);
+    execute(TRAPEZE_COMMAND, line);
 }
 
 void command_start_plain(struct command *command, const char *line) {
@@ -92,26 +92,40 @@ void command_run(struct command *command, const char *line) {
     reap(command, limit);
 }
 
-void command_start(struct command *command, const char *line) {
+void command_start_program(struct command *command, const char *program, const char *line) {
     *command = (struct command){.terminal = -1};
     command->pid = forkpty(&command->terminal, NULL, NULL, NULL);
     if (command->pid == 0)
-        execute(line);
+        execute(program, line);
 }
 
-bool command_expect(struct command *command, const char *text) {
-    double limit = now() + COMMAND_SECONDS;
+void command_start(struct command *command, const char *line) {
+    command_start_program(command, TRAPEZE_COMMAND, line);
+}
+
+/* Takes `count` bytes away from the front of the output. */
+static void forget(struct command *command, size_t count) {
+    command->output_length -= count;
+    memmove(command->output, command->output + count, command->output_length + 1);
+}
+
+bool command_expect_within(struct command *command, const char *text, double seconds) {
+    double limit = now() + seconds;
     struct pollfd source = {command->terminal, POLLIN, 0};
     char *found;
     while (!(found = strstr(command->output, text)) && now() < limit) {
+        if (command->output_length > COMMAND_OUTPUT * 3 / 4)
+            forget(command, COMMAND_OUTPUT / 2);
         if (poll(&source, 1, 100) > 0 && !collect(command->terminal, command->output, &command->output_length))
             break;
     }
-    if (!found)
-        return false;
-    command->output_length -= (size_t)(found + strlen(text) - command->output);
-    memmove(command->output, found + strlen(text), command->output_length + 1);
-    return true;
+    if (found)
+        forget(command, (size_t)(found + strlen(text) - command->output));
+    return found != NULL;
+}
+
+bool command_expect(struct command *command, const char *text) {
+    return command_expect_within(command, text, COMMAND_SECONDS);
 }
 
 void command_type(struct command *command, const char *keys, size_t count) {

@@ -20,10 +20,12 @@ struct command {
 void command_run(struct command *command, const char *line);
 /* The same in a session with a terminal; does not wait. */
 void command_start(struct command *command, const char *line);
+void command_start_program(struct command *command, const char *program, const char *line);
 /* The same without a terminal. */
 void command_start_plain(struct command *command, const char *line);
-/* Reads from the terminal until `text` has come since the last call. */
+/* Reads from the terminal until `text` has come since the last call, for COMMAND_SECONDS or as long as told. */
 bool command_expect(struct command *command, const char *text);
+bool command_expect_within(struct command *command, const char *text, double seconds);
 void command_type(struct command *command, const char *keys, size_t count);
 /* Waits for the end; closes the terminal. */
 int command_wait(struct command *command);
