@@ -67,15 +67,6 @@ static void on_unclaimed(void *opaque, enum trapeze_space space, bool is_write, 
              space == TRAPEZE_PORT ? "port" : "memory at", (unsigned long long)address);
 }
 
-static void on_unimplemented(void *opaque, uint64_t linear, const uint8_t *bytes, unsigned length) {
-    const struct supervisor *supervisor = opaque;
-    char text[3 * 16 + 1] = "";
-    for (unsigned i = 0; i < length && i < 16; i++)
-        snprintf(text + 3 * i, 4, " %02x", bytes[i]);
-    log_line(supervisor->log, "unimplemented: no rule for the instruction at %llx:%s", (unsigned long long)linear,
-             text);
-}
-
 static void on_warning(void *opaque, const char *line) {
     char text[320];
     (void)opaque;
@@ -259,7 +250,6 @@ static bool create_machine(struct supervisor *supervisor) {
         .debug_exit_base = options->debug_exit_base,
         .debug_exit_size = options->debug_exit_size,
         .event = on_event,
-        .unimplemented = options->log & TRAPEZE_LOG_UNIMPLEMENTED ? on_unimplemented : NULL,
         .unclaimed = options->log & OPTIONS_LOG_UNCLAIMED ? on_unclaimed : NULL,
         .warn = on_warning,
         .opaque = supervisor,

@@ -269,6 +269,11 @@ uint64_t dispatch_lost(struct cpu *cpu) {
 
 /* ---- Shadow page table misses ---- */
 
+static void tell_fill(struct cpu *cpu, uint64_t rip, uint64_t linear, unsigned access, const struct cpu_place *place) {
+    struct fill_report report = {cpu, rip, linear, place->physical.value, access == ACCESS_WRITE, place->host != NULL};
+    cpu->call_full(cpu, engine_report_fill, &report);
+}
+
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = dispatch_site(cpu, return_address, &block);
@@ -286,6 +291,8 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
             return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
         }
         enum cpu_result result = cpu_fill(cpu, linear, access, &place);
+        if (result == CPU_NEXT && engine_logs(cpu->engine, TRAPEZE_LOG_MMU))
+            tell_fill(cpu, block->rip + site->guest, linear, access, &place);
         if (result == CPU_NEXT && place.is_direct)
             return (uint64_t)block->host + site->other;
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
@@ -309,7 +316,7 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         cpu->statistics.helper_calls_unprivileged++;
     else
         cpu->statistics.helper_calls_privileged++;
-    uint32_t key = call->block->key;
+    uint32_t key = call->block->key, spaces = cpu->space_changes;
     enum cpu_result result = call->function(cpu, &call->op);
     if (cpu_io_waits(cpu)) {
         cpu_io_abandon(cpu);
@@ -319,6 +326,10 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
     if (engine_logs(cpu->engine, TRAPEZE_LOG_EXITS)) {
         struct helper_report report = {.cpu = cpu, .call = call, .result = result};
         cpu->call_full(cpu, engine_report_helper, &report);
+    }
+    if (cpu->space_changes != spaces && engine_logs(cpu->engine, TRAPEZE_LOG_MMU)) {
+        struct helper_report report = {.cpu = cpu, .call = call, .result = result};
+        cpu->call_full(cpu, engine_report_space, &report);
     }
     if (result == CPU_STOP && (key & MODE_TF) && cpu->stop == CPU_STOP_HALT) {
         cpu->stop = CPU_STOP_NONE; /* the trap ends the halt at once */

@@ -231,6 +231,14 @@ struct helper_report {
     const struct helper_call *call;
     enum cpu_result result;
 };
+/* call_full: a page that was entered into the shadow page tables; an instruction after which what they held is void. */
+uint64_t engine_report_fill(void *report);
+uint64_t engine_report_space(void *helper_report);
+struct fill_report {
+    struct cpu *cpu;
+    uint64_t rip, linear, physical;
+    bool is_write, is_memory;
+};
 static inline bool engine_logs(const struct engine *engine, unsigned bit) {
     return engine->log.mask & bit;
 }

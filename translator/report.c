@@ -39,6 +39,24 @@ uint64_t engine_report_helper(void *argument) {
     return 0;
 }
 
+uint64_t engine_report_fill(void *argument) {
+    const struct fill_report *report = argument;
+    engine_log(report->cpu->engine, TRAPEZE_LOG_MMU, "cpu %u: %016llx fills for a %s at %016llx: %s %llx",
+               report->cpu->index, (unsigned long long)report->rip, report->is_write ? "write" : "read",
+               (unsigned long long)report->linear, report->is_memory ? "memory at" : "no memory at",
+               (unsigned long long)report->physical);
+    return 0;
+}
+
+uint64_t engine_report_space(void *argument) {
+    const struct helper_report *report = argument;
+    const struct cpu *cpu = report->cpu;
+    engine_log(cpu->engine, TRAPEZE_LOG_MMU, "cpu %u: %016llx %s flushes or changes the address space: cr3 %016llx",
+               cpu->index, (unsigned long long)report->call->rip, decode_mnemonic_name(report->call->op.mnemonic),
+               (unsigned long long)cpu->cr3);
+    return 0;
+}
+
 uint64_t engine_report_unimplemented(void *argument) {
     struct cpu *cpu = argument;
     uint64_t linear = cpu->hot.rip + (cpu_is_64bit(cpu) ? 0 : cpu->segment[CPU_CS].base);
@@ -50,10 +68,11 @@ uint64_t engine_report_unimplemented(void *argument) {
             break;
         bytes[length] = *memory_host(region, at);
     }
-    engine_log(cpu->engine, TRAPEZE_LOG_UNIMPLEMENTED,
-               "no rule for the instruction at %016llx: %02x %02x %02x %02x %02x %02x %02x %02x",
-               (unsigned long long)linear, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6],
-               bytes[7]);
+    char text[3 * sizeof bytes + 1] = "";
+    for (unsigned i = 0; i < length; i++)
+        snprintf(text + 3 * i, 4, " %02x", bytes[i]);
+    engine_log(cpu->engine, TRAPEZE_LOG_UNIMPLEMENTED, "unimplemented: no rule for the instruction at %016llx:%s",
+               (unsigned long long)linear, text);
     if (cpu->config->unimplemented)
         cpu->config->unimplemented(cpu->config->opaque, linear, bytes, length);
     return 0;

@@ -2,6 +2,8 @@
  * A multiboot kernel that does one thing, named by the last letter of its command line:
  *   p power off   r reset by the 8042   t triple fault   x isa-debug-exit with 10h   h halt for good
  *   e echo COM1, and say "ready" first   c count in `counter` for ever   l 16-bit code, a loop at `real_mode`
+ *   i tell COM1 and port E9h what it was given, and power off   u an instruction that is none here, then t
+ *   g read a port where nothing is, and power off   m turn paging on and off, and power off
  */
     .set HEADER_MAGIC, 0x1BADB002
     .set HEADER_FLAGS, 0
@@ -33,6 +35,14 @@ _start:
     je count
     cmp $'l', %ah
     je to_real_mode
+    cmp $'i', %ah
+    je inform
+    cmp $'u', %ah
+    je undefined
+    cmp $'g', %ah
+    je read_nothing
+    cmp $'m', %ah
+    je use_paging
 halt:
     cli
     hlt
@@ -84,6 +94,89 @@ put:
     out %al, %dx
     ret
 
+inform:                         /* "memory=00003c00 modules=... processors=... family=... line=...": hexadecimal */
+    mov $memory_is, %esi
+    mov 8(%ebx), %ecx           /* KiB above 1 MiB */
+    call put_field
+    mov $modules_are, %esi
+    mov 20(%ebx), %ecx
+    call put_field
+    mov $processors_are, %esi
+    mov $0x510, %dx             /* fw_cfg, item 5 */
+    mov $5, %ax
+    out %ax, %dx
+    inc %dx
+    in %dx, %al
+    movzbl %al, %ecx
+    call put_field
+    push %ebx
+    mov $1, %eax
+    cpuid
+    pop %ebx
+    mov %eax, %ecx
+    and $0xff0, %ecx
+    mov $family_is, %esi
+    call put_field
+    mov $line_is, %esi
+    call put_text
+    mov 16(%ebx), %esi
+    call put_text
+    mov $end_of_line, %esi
+    call put_text
+    jmp power_off
+
+put_field:                      /* the text at esi, then ecx */
+    call put_text
+    mov $8, %ebp
+1:  rol $4, %ecx
+    mov %cl, %al
+    and $15, %al
+    add $'0', %al
+    cmp $'9', %al
+    jbe 2f
+    add $'a' - '0' - 10, %al
+2:  call put_both
+    dec %ebp
+    jnz 1b
+    ret
+put_text:
+    lodsb
+    test %al, %al
+    jz 1f
+    call put_both
+    jmp put_text
+1:  ret
+put_both:
+    out %al, $0xe9
+    push %ebx
+    call put
+    pop %ebx
+    ret
+
+undefined:
+    .byte 0x0f, 0x01, 0xc1      /* VMCALL */
+    jmp triple_fault
+
+read_nothing:
+    mov $0x1234, %dx
+    in %dx, %ax
+    jmp power_off
+
+use_paging:                     /* one 4 MiB page */
+    movl $0x83, directory
+    mov %cr4, %eax
+    or $0x10, %eax
+    mov %eax, %cr4
+    mov $directory, %eax
+    mov %eax, %cr3
+    mov %cr0, %eax
+    or $0x80000000, %eax
+    mov %eax, %cr0
+    incl counter
+    and $0x7fffffff, %eax
+    mov %eax, %cr0
+    jmp power_off
+
     .globl count, counter, step_one, step_two
 count:
     incl counter
@@ -125,8 +218,23 @@ no_idt:
     .long 0
 ready:
     .asciz "ready\r\n"
+memory_is:
+    .asciz "memory="
+modules_are:
+    .asciz " modules="
+processors_are:
+    .asciz " processors="
+family_is:
+    .asciz " family="
+line_is:
+    .asciz " line="
+end_of_line:
+    .asciz ".\n"
     .balign 4
 counter:
     .long 0
     .skip 256
 stack_top:
+    .balign 4096
+directory:
+    .skip 4096

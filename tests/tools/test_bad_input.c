@@ -1,6 +1,7 @@
 /* What a user can get wrong: each gives one line that names it, and exit status 1. */
 #include <check.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,9 @@ static const struct {
     {"-kernel K -gdb tcp::0", "-gdb: tcp::0: not a place to listen at"},
     {"-kernel K -gdb tcp::99999", "-gdb: tcp::99999: not a place to listen at"},
     {"-kernel K -gdb unix:F/busy", "-gdb: unix:F/busy: Address already in use"},
+    {"-kernel K -s", "-gdb: tcp::1234: Address already in use"},
+    {"-kernel K -serial unix:F/busy,server", "-serial: cannot listen on 'F/busy': Address already in use"},
+    {"-kernel K -initrd F -m 16", "-initrd: F: "},
     {"-kernel K -S", "-S: only a debugger"},
     {"-kernel K -d nonsense", "-d: nonsense: no such log item here; the nearest is"},
     {"-kernel K -D F/none/log -d int", "-D: F/none/log: No such file"},
@@ -84,7 +88,7 @@ static const struct {
 static void expand(char *to, size_t size, const char *text) {
     size_t length = 0;
     for (const char *c = text; *c && length + 1 < size; c++) {
-        bool begins = c == text || strchr(" :", c[-1]);
+        bool begins = c == text || strchr(" :'", c[-1]);
         bool ends = !c[1] || strchr(" /:", c[1]);
         if (begins && ends && (*c == 'K' || *c == 'F'))
             length += (size_t)snprintf(to + length, size - length, "%s", *c == 'K' ? TRAPEZE_GUEST : folder);
@@ -105,9 +109,19 @@ static void make_file(const char *name, off_t size, const char *content) {
     close(fd);
 }
 
+/* The port of -s, wherever somebody else is not there already. */
+static void occupy_port(void) {
+    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(1234),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        ck_assert_int_eq(listen(fd, 1), 0);
+}
+
 static void make_files(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     ck_assert_ptr_nonnull(mkdtemp(folder));
+    occupy_port();
     make_file("empty", 0, "");
     make_file("text", 0, "This is no kernel.\n");
     make_file("truncated", 20, "\177ELF\1\1\1");
