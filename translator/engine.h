@@ -129,8 +129,8 @@ static inline enum site_form engine_site_form(const struct engine *engine, uint6
 static inline unsigned engine_loop_site(uint64_t physical) {
     return engine_site(~physical);
 }
-/* The instruction at this guest-physical address needs another form: that of a group, or one for what no window holds. */
-void engine_note_group(struct cpu *cpu, uint64_t physical, unsigned group);
+/* The instruction at this guest-physical address needs another form: one for all groups, or for what no window holds. */
+void engine_note_group(struct cpu *cpu, uint64_t physical);
 void engine_note_soft_site(struct cpu *cpu, uint64_t physical);
 
 /* ---- find.c (light) ---- */

@@ -25,12 +25,9 @@ static void set_form(struct cpu *cpu, uint64_t physical, uint8_t *form, uint8_t 
     cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64));
 }
 
-void engine_note_group(struct cpu *cpu, uint64_t physical, unsigned group) {
+void engine_note_group(struct cpu *cpu, uint64_t physical) {
     uint8_t *form = &cpu->engine->site_form[engine_site(physical)];
-    uint8_t now = __atomic_load_n(form, __ATOMIC_RELAXED) & FORM_BITS, wanted = group == WINDOW_B ? FORM_B : FORM_A;
-    if (now == FORM_UNKNOWN)
-        set_form(cpu, physical, form, wanted);
-    else if (now == FORM_A || now == FORM_B) /* both: it takes turns */
+    if ((__atomic_load_n(form, __ATOMIC_RELAXED) & FORM_BITS) < FORM_TABLE)
         set_form(cpu, physical, form, FORM_TABLE);
 }
 

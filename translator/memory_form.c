@@ -188,11 +188,11 @@ bool uses_window(const struct translation *t) {
            engine_site_form(t->engine, instruction_physical(t)) != FORM_SOFT;
 }
 
-/* What the guest register held when the block was asked for, if it has not been written since. */
+/* What the guest register held when the block was asked for, if it has not been written since; stacks do not move far. */
 static bool known_value(const struct translation *t, unsigned guest, uint64_t *value) {
     if (guest == CPU_NO_REGISTER)
         *value = 0;
-    else if (t->written & (1u << guest))
+    else if ((t->written & (1u << guest)) && guest != CPU_RSP)
         return false;
     else
         *value = t->cpu->hot.gpr[guest];
@@ -202,10 +202,10 @@ static bool known_value(const struct translation *t, unsigned guest, uint64_t *v
 enum site_form form_of(const struct translation *t, const struct address *address) {
     enum site_form form = engine_site_form(t->engine, instruction_physical(t));
     uint64_t base, index;
-    if (form != FORM_UNKNOWN || !t->cpu->hot.view->window)
+    if (form != FORM_UNKNOWN)
         return form;
-    if (!known_value(t, address->base, &base) || !known_value(t, address->index, &index))
-        return FORM_A;
+    if (!t->cpu->hot.view->window || !known_value(t, address->base, &base) || !known_value(t, address->index, &index))
+        return FORM_TABLE;
     uint64_t linear = base + index * address->scale + (uint64_t)address->displacement;
     if (address->segment == CPU_FS || address->segment == CPU_GS)
         linear += t->cpu->segment[address->segment].base;

@@ -114,7 +114,7 @@ static void try_window(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t
     if (!(cpu->mode_key & MODE_WINDOW))
         return;
     if (range->part[0].is_direct && cpu_window_fill(cpu, linear, is_write))
-        engine_note_group(cpu, site_physical, window_group(cpu->hot.view->window, linear));
+        engine_note_group(cpu, site_physical);
     else
         engine_note_soft_site(cpu, site_physical);
 }

@@ -163,8 +163,8 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
 void note_written(struct translation *t);
 void forget_checks(struct translation *t);
 /*
- * The form for a site: what it turned out to need, else the group that the address is in now, if it is known. A wrong
- * guess costs a host fault and another translation.
+ * The form for a site: what it turned out to need, else that of the group that the address is in now, if it is known. A
+ * wrong guess costs a host fault and another translation.
  */
 enum site_form form_of(const struct translation *t, const struct address *address);
 /* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
