@@ -50,8 +50,10 @@ void segment_drop_inner(struct cpu *cpu) {
         const bool is_conforming_code =
             (segment->attributes & (SEGMENT_CODE | SEGMENT_CONFORMING)) == (SEGMENT_CODE | SEGMENT_CONFORMING);
 
-        if (segment->attributes & SEGMENT_UNUSABLE)
+        if (segment->attributes & SEGMENT_UNUSABLE) {
+            segment->selector = 0; /* 1 to 3 are null as well, and do not stay */
             continue;
+        }
         if (is_conforming_code || (segment->attributes >> SEGMENT_DPL_SHIFT & 3) >= cpu->cpl)
             continue;
         /* The base stays: 64-bit code goes on using that of FS and GS. */

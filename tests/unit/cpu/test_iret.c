@@ -55,10 +55,12 @@ START_TEST(return_keeps_the_base_of_an_empty_segment) {
     struct fake *fake = fake_create(FAKE_LONG0);
 
     fake->cpu.segment[CPU_GS].base = 0x400000;
-    fake->cpu.segment[CPU_FS] = (struct trapeze_segment){.base = 0x7f0000001000, .attributes = SEGMENT_UNUSABLE};
+    fake->cpu.segment[CPU_FS] =
+        (struct trapeze_segment){.base = 0x7f0000001000, .selector = 3, .attributes = SEGMENT_UNUSABLE};
     FRAME(fake, 8, FAKE_USER, SEL_LONG3, 2, 0, SEL_DATA3);
     ck_assert_int_eq(iret(fake, 8), CPU_JUMP);
     ck_assert_uint_eq(fake->cpu.segment[CPU_FS].base, 0x7f0000001000);
+    ck_assert_uint_eq(fake->cpu.segment[CPU_FS].selector, 0);
     ck_assert_uint_eq(fake->cpu.segment[CPU_GS].selector, 0);
     ck_assert_uint_eq(fake->cpu.segment[CPU_GS].base, 0x400000);
     free(fake);
