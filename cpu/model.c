@@ -345,16 +345,22 @@ static void describe_physical_bits(struct cpu_model *model) {
 
 /*
  * The best fraction for tsc_hz / bus_hz whose numerator is at most 4294: Linux multiplies it with the bus clock in kHz
- * in 32 bits. Continued fractions; the error is below one part in ten million.
+ * in 32 bits. Continued fractions, and between the last two that fit the intermediate one that is nearest. The error is
+ * below one part in a million for most frequencies, and 120 near whole multiples of the bus clock.
  */
 static void describe_ratio(struct cpu_model *model) {
     uint64_t a = model->tsc_hz, b = CPU_MODEL_BUS_HZ;
+    enum { MOST = 4294 };
     uint64_t n0 = 0, d0 = 1, n1 = 1, d1 = 0;
     while (b) {
         uint64_t quotient = a / b, rest = a % b;
         uint64_t n = quotient * n1 + n0, d = quotient * d1 + d0;
-        if (n > 4294 || d > 1000000)
+        if (n > MOST || d > 1000000) {
+            uint64_t part = (MOST - n0) / n1;
+            if (d1 && part > quotient / 2 && part < quotient)
+                n1 = part * n1 + n0, d1 = part * d1 + d0;
             break;
+        }
         n0 = n1, d0 = d1, n1 = n, d1 = d;
         a = b, b = rest;
     }

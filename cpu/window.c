@@ -41,11 +41,33 @@ struct mapping {
     bool done, is_writable;
 };
 
+static bool may_write(const struct memory_region *region, const struct cpu_translation *translation) {
+    return translation->writable && translation->dirty && !(region->flags & TRAPEZE_MEMORY_READ_ONLY);
+}
+
+/* How many pages from the mapping's on, up to a multiple of 64 KiB, are side by side in the guest's memory, have the same
+   rights, and were used before: they are mapped with it. */
+static unsigned count_followers(const struct mapping *mapping, struct memory_region *region, bool can_write) {
+    enum { TOGETHER = 16 };
+    uint64_t linear = mapping->linear & ~MEMORY_PAGE_MASK, physical = mapping->translation.physical.value & ~MEMORY_PAGE_MASK;
+    unsigned most = TOGETHER - (unsigned)(linear / MEMORY_PAGE % TOGETHER), count = 1;
+    for (; count < most; count++) {
+        struct cpu_translation next;
+        uint64_t offset = count * (uint64_t)MEMORY_PAGE;
+        guest_physical expected = guest_physical_at(physical + offset);
+        if (window_find(mapping->view->window, linear + offset) || !cpu_walk_look(mapping->cpu, linear + offset, &next) ||
+            next.physical.value != expected.value || next.page_shift != 12 ||
+            !is_whole_in(region, expected.value, MEMORY_PAGE) || may_write(region, &next) != can_write ||
+            (can_write && !claim_writes(region, expected, 1)))
+            break;
+    }
+    return count;
+}
+
 static bool map(struct mapping *mapping, struct memory_region *region, unsigned pages) {
     uint64_t size = pages * (uint64_t)MEMORY_PAGE;
     guest_physical physical = guest_physical_at(mapping->translation.physical.value & ~(size - 1));
-    bool can_write = mapping->translation.writable && mapping->translation.dirty &&
-                     !(region->flags & TRAPEZE_MEMORY_READ_ONLY);
+    bool can_write = may_write(region, &mapping->translation);
     if (!is_whole_in(region, physical.value, size))
         return false;
     if (can_write && !claim_writes(region, physical, pages)) {
@@ -58,7 +80,9 @@ static bool map(struct mapping *mapping, struct memory_region *region, unsigned 
                                  .pages = (uint16_t)pages,
                                  .writable = can_write};
     mapping->is_writable = can_write;
-    return window_map(mapping->view->window, &piece, region->fd, region->offset + (physical.value - region->base));
+    unsigned count = pages == 1 ? count_followers(mapping, region, can_write) : 1;
+    return window_map(mapping->view->window, &piece, count, region->fd,
+                      region->offset + (physical.value - region->base));
 }
 
 static uint64_t map_page(void *argument) {

@@ -28,6 +28,7 @@ struct code_page {
     _Atomic uint64_t lines; /* bit: code was made from these 64 bytes */
     _Atomic uint32_t idle_stores; /* stores since code was last made from the page and dropped again */
     struct block *first;    /* the translator's list */
+    uint64_t block_lines;   /* of the blocks in the list, or more: what `lines` is when nothing is being translated */
 };
 
 struct memory_region {

@@ -166,36 +166,50 @@ static void unmap_single_pages(struct window *window, const struct window_piece 
             forget(window, &window->piece[i]);
 }
 
-bool window_map(struct window *window, const struct window_piece *piece, int fd, uint64_t offset) {
-    uint8_t *host = host_of(window, piece);
-    if (!host)
-        return false;
-    struct window_piece *old = window_find(window, piece->linear);
-    if (old && old->pages != piece->pages) {
-        window_unmap(window, old);
-        old = NULL;
-    }
-    if (!old && piece->pages > 1)
-        unmap_single_pages(window, piece);
-    if (!old && window->piece_count == WINDOW_PIECES)
-        return false;
-    int rights = piece->writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    int populate = piece->pages == 1 ? MAP_POPULATE : 0;
-    if (mmap(host, piece->pages * PAGE, rights, MAP_SHARED | MAP_FIXED | populate, fd, (off_t)offset) == MAP_FAILED) {
-        if (old)
-            window_unmap(window, old);
-        return false;
-    }
-    if (!old) {
+static void enter(struct window *window, const struct window_piece *piece) {
+    struct window_piece *entry = window_find(window, piece->linear);
+    if (!entry) {
         uint16_t *bucket = &window->bucket[window_bucket(piece->linear)];
-        old = &window->piece[window->piece_count++];
-        old->next = *bucket;
+        entry = &window->piece[window->piece_count++];
+        entry->next = *bucket;
         *bucket = (uint16_t)window->piece_count;
     }
-    uint16_t next = old->next;
-    *old = *piece;
-    old->next = next;
-    return true;
+    uint16_t next = entry->next;
+    *entry = *piece;
+    entry->next = next;
+}
+
+/* Makes the table agree with what is about to be mapped over it. */
+static void make_room(struct window *window, const struct window_piece *piece, unsigned count) {
+    if (piece->pages > 1)
+        unmap_single_pages(window, piece);
+    for (unsigned i = 0; i < count && piece->pages == 1; i++) {
+        struct window_piece *old = window_find(window, piece->linear + i * PAGE);
+        if (old && old->pages > 1)
+            window_unmap(window, old);
+    }
+}
+
+bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset) {
+    uint8_t *host = host_of(window, piece);
+    if (!host || window->piece_count + count > WINDOW_PIECES)
+        return false;
+    make_room(window, piece, count);
+    int rights = piece->writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    int populate = piece->pages == 1 ? MAP_POPULATE : 0;
+    uint64_t size = piece->pages * count * PAGE;
+    bool done = mmap(host, size, rights, MAP_SHARED | MAP_FIXED | populate, fd, (off_t)offset) != MAP_FAILED;
+    for (unsigned i = 0; i < count; i++) {
+        struct window_piece one = *piece;
+        one.linear += i * piece->pages * PAGE;
+        one.memory += i * piece->pages * PAGE;
+        struct window_piece *old = window_find(window, one.linear);
+        if (done)
+            enter(window, &one);
+        else if (old)
+            window_unmap(window, old);
+    }
+    return done;
 }
 
 void window_drop_writes(struct window *window, uint64_t memory_page) {

@@ -27,9 +27,9 @@
 #define WINDOW_GUARD (4ull << 20)
 #define WINDOW_REACH (1 << 20)
 #define WINDOW_REGIONS 8u
-#define WINDOW_PIECES 8192u  /* host mappings that one window may have */
+#define WINDOW_PIECES 20480u /* host mappings that one window may have */
 #define WINDOW_LARGE 512u    /* pages of a large piece: 2 MiB */
-#define WINDOW_BUCKETS 8192u
+#define WINDOW_BUCKETS 16384u
 
 enum { WINDOW_A, WINDOW_B, WINDOW_GROUPS };
 
@@ -102,10 +102,10 @@ void window_destroy(struct view *view);
 /* Reserves the region of `linear`, a canonical address of the lower half. False: there are too many, or the host refuses. */
 bool window_reserve(struct view *view, uint64_t linear);
 /*
- * Maps a piece (over what was there) from offset of fd; its region must be reserved. False: the window is full, or the
- * host refuses.
+ * Maps a piece (over what was there) from offset of fd; its region must be reserved. A piece of one page may be the first of
+ * `count` that lie side by side in the guest and in the file. False: the window is full, or the host refuses.
  */
-bool window_map(struct window *window, const struct window_piece *piece, int fd, uint64_t offset);
+bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset);
 void window_unmap(struct window *window, struct window_piece *piece);
 /* Takes write rights from what leads to the page of the monitor's mapping. */
 void window_drop_writes(struct window *window, uint64_t memory_page);

@@ -13,7 +13,7 @@
 
 #include "translator/code_cache.h"
 
-#define ENGINE_HASH (1u << 16)
+#define ENGINE_HASH (1u << 18)
 #define ENGINE_VCPUS 255
 #define ENGINE_SITES 65536u
 
@@ -140,7 +140,7 @@ void engine_link(struct engine *engine, struct cpu *cpu, struct site *site, stru
 
 static inline unsigned engine_hash(uint64_t physical, uint64_t rip, uint32_t key) {
     uint64_t mixed = (physical ^ (rip << 20) ^ ((uint64_t)key << 40)) * 0x9e3779b97f4a7c15ull;
-    return (unsigned)(mixed >> 48) & (ENGINE_HASH - 1);
+    return (unsigned)(mixed >> 40) & (ENGINE_HASH - 1);
 }
 
 /* ---- dispatch.c (light): called by the stubs; the host address to go on at, or 0 to return from `enter` ---- */
@@ -181,7 +181,9 @@ void engine_insert(struct engine *engine, struct block *block);
 /* Marks a page as code before its bytes are read. False: a vCPU may still write to it directly, so stop the world and
    call invalidate_writes. */
 bool engine_mark_code(struct engine *engine, uint64_t physical_page);
-/* After blocks of the page came or went. */
+/* After blocks were made from the page, but none was dropped. */
+void engine_settle_lines(struct engine *engine, uint64_t physical_page);
+/* After blocks of the page were dropped. */
 void engine_recount_lines(struct engine *engine, uint64_t physical_page);
 bool engine_is_code(struct engine *engine, uint64_t physical_page);
 void invalidate_writes(struct engine *engine, uint64_t physical_page);

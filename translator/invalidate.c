@@ -63,12 +63,25 @@ static unsigned page_link(const struct block *block, uint64_t page) {
     return (block->physical & ~MEMORY_PAGE_MASK) == page ? 0 : 1;
 }
 
+/* The 64-byte lines of a page that the block was made from. */
+static uint64_t block_lines(const struct block *block, uint64_t page) {
+    uint64_t first = block->physical & MEMORY_PAGE_MASK, last = first + block->guest_size - 1;
+    if (page_link(block, page) == 1) {
+        first = 0;
+        last -= MEMORY_PAGE;
+    }
+    if (last > MEMORY_PAGE_MASK)
+        last = MEMORY_PAGE_MASK;
+    return (~0ull << (first / 64)) & (~0ull >> (63 - last / 64));
+}
+
 static void page_insert(struct engine *engine, struct block *block, uint64_t page) {
     struct code_page *list = page_of(engine, page);
     if (!list)
         return;
     block->page_next[page_link(block, page)] = list->first;
     list->first = block;
+    list->block_lines |= block_lines(block, page);
 }
 
 static void page_remove(struct engine *engine, struct block *block, uint64_t page) {
@@ -80,18 +93,6 @@ static void page_remove(struct engine *engine, struct block *block, uint64_t pag
             *at = block->page_next[page_link(block, page)];
             return;
         }
-}
-
-/* The 64-byte lines of a page that the block was made from. */
-static uint64_t block_lines(const struct block *block, uint64_t page) {
-    uint64_t first = block->physical & MEMORY_PAGE_MASK, last = first + block->guest_size - 1;
-    if (page_link(block, page) == 1) {
-        first = 0;
-        last -= MEMORY_PAGE;
-    }
-    if (last > MEMORY_PAGE_MASK)
-        last = MEMORY_PAGE_MASK;
-    return (~0ull << (first / 64)) & (~0ull >> (63 - last / 64));
 }
 
 void engine_insert(struct engine *engine, struct block *block) {
@@ -197,6 +198,15 @@ static void drop_block(struct engine *engine, struct block *block, bool keeps_me
 
 /* ---- Entry points ---- */
 
+void engine_settle_lines(struct engine *engine, uint64_t page) {
+    struct code_page *list = page_of(engine, page);
+    if (!list)
+        return;
+    atomic_store(&list->lines, list->block_lines);
+    if (!list->block_lines)
+        atomic_store(&list->idle_stores, 0);
+}
+
 /* Lines that blocks still come from. */
 void engine_recount_lines(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
@@ -206,6 +216,7 @@ void engine_recount_lines(struct engine *engine, uint64_t page) {
     uint64_t lines = 0;
     for (struct block *block = list->first; block; block = block->page_next[page_link(block, page)])
         lines |= block_lines(block, page);
+    list->block_lines = lines;
     atomic_store(&list->lines, lines);
     if (!lines)
         atomic_store(&list->idle_stores, 0);

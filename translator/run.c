@@ -137,9 +137,9 @@ static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu)
             needed = second;
         }
     }
-    engine_recount_lines(engine, page);
+    engine_settle_lines(engine, page);
     if (block && block->second_page != BLOCK_NO_PAGE)
-        engine_recount_lines(engine, block->second_page);
+        engine_settle_lines(engine, block->second_page);
     pthread_mutex_unlock(&engine->lock);
     return result == CPU_FAULT ? cpu_deliver_exception(cpu) : CPU_NEXT;
 }
