@@ -5,10 +5,14 @@
 #include "cpu/watch.h"
 
 enum {
-    MERIT_TO_OPEN = 2,    /* samples */
-    MERIT_TO_COMPARE = 1,
-    MAPPED_AT_OPENING = 1024, /* pages that the software tables know already */
+    MERIT_TO_OPEN = 2,      /* samples */
+    MOST_PATIENCE = 64,
+    MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
+    EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
+    EARNED_SHIFT = 2,       /* a quarter of the time in a window pays for events */
 };
+#define MOST_DEBT (EVENT_COST * 400ull)
+#define LONG_USE 1000000000ull
 
 /* ---- What may be mapped ---- */
 
@@ -130,13 +134,21 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
 
 /* ---- Opening ---- */
 
-static void map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
+static bool map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
     uint64_t linear = -view->tables->read_tag[index];
     struct mapping mapping = {.cpu = cpu, .view = view, .linear = linear};
     if (view_index(linear) != index || linear >> 47 || !cpu_walk_look(cpu, linear, &mapping.translation))
-        return;
-    if (!window_find(view->window, linear))
-        map_page(&mapping);
+        return false;
+    if (window_find(view->window, linear))
+        return false;
+    map_page(&mapping);
+    return true;
+}
+
+static void map_known_pages(struct cpu *cpu, struct view *view) {
+    unsigned mapped = 0;
+    for (unsigned i = view->filled; i-- > 0 && mapped < MAPPED_AT_ONCE;)
+        mapped += map_known_page(cpu, view, view->list[i]);
 }
 
 static uint64_t open_window(void *argument) {
@@ -147,9 +159,8 @@ static uint64_t open_window(void *argument) {
         return 0;
     if (is_64)
         window_reserve(view, cpu->hot.gpr[CPU_RSP]); /* first, so that it is in group A */
-    unsigned count = view->filled < MAPPED_AT_OPENING ? view->filled : MAPPED_AT_OPENING;
-    for (unsigned i = 0; i < count; i++)
-        map_known_page(cpu, view, view->list[view->filled - 1 - i]);
+    view->window_patience = 1;
+    map_known_pages(cpu, view);
     return 0;
 }
 
@@ -173,6 +184,7 @@ static uint64_t compare_window(void *argument) {
     for (unsigned i = window->piece_count; i-- > 0;)
         if (!still_holds(mapping->cpu, &window->piece[i]))
             window_unmap(window, &window->piece[i]);
+    map_known_pages(mapping->cpu, mapping->view);
     return 0;
 }
 
@@ -197,6 +209,31 @@ static bool qualifies(const struct cpu *cpu, uint32_t key) {
     return (key & MODE_CODE) == MODE_CODE64 || (key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
 }
 
+static uint64_t host_cycles(void) {
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
+bool cpu_window_charge(struct cpu *cpu, unsigned events) {
+    struct view *view = cpu->hot.view;
+    uint64_t now = host_cycles(), earned = (now - view->window_since) >> EARNED_SHIFT;
+    bool was_long = now - view->window_since > LONG_USE;
+    view->window_since = now;
+    view->window_debt = view->window_debt > earned ? view->window_debt - earned : 0;
+    view->window_debt += events * (uint64_t)EVENT_COST;
+    if (was_long)
+        view->window_patience = 1;
+    if (view->window_debt < MOST_DEBT || cpu->windows == CPU_WINDOWS_ALWAYS)
+        return false;
+    view->window_debt = 0;
+    view->window_is_stale = true;
+    view->window_merit = 0;
+    if (view->window_patience < MOST_PATIENCE)
+        view->window_patience *= 2;
+    return true;
+}
+
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     if (!qualifies(cpu, key))
         return false;
@@ -210,11 +247,13 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
             return false;
         cpu->statistics.windows_opened++;
     } else if (view->window_is_stale) {
-        if (view->window_merit < MERIT_TO_COMPARE && !is_forced)
+        if (view->window_merit < view->window_patience && !is_forced)
             return false;
         cpu->call_full(cpu, compare_window, &request);
         cpu->statistics.windows_compared++;
     } else if (view->dropped_count) {
+        if (cpu_window_charge(cpu, view->dropped_count))
+            return false;
         cpu->call_full(cpu, drop_pages, &request);
     }
     view->window_is_stale = false;

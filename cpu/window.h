@@ -22,6 +22,12 @@ void cpu_window_sample(struct cpu *cpu);
  */
 bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write);
 
+/*
+ * Charges a host fault in the window, or the loss of pages, to the view. True: the window costs more than it gains and is
+ * stale from now on; the caller lets cpu_mode_changed choose again.
+ */
+bool cpu_window_charge(struct cpu *cpu, unsigned events);
+
 /* Whether something was flushed while code of the window may still be under way. */
 static inline bool cpu_window_is_outdated(const struct view *view) {
     return view->window && (view->window_is_stale || view->dropped_count);

@@ -70,6 +70,8 @@ struct view {
     struct window *window;   /* NULL: none yet */
     bool window_is_stale;    /* flushed since it was last compared with the guest's tables */
     uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
+    uint32_t window_patience; /* samples that it takes to use the window again */
+    uint64_t window_debt, window_since; /* cycles of the host: lost to faults and not yet earned back; counted until */
     uint32_t dropped_count;  /* pages that must leave the window before it is used again */
     uint64_t dropped[VIEW_DROPPED];
 };

@@ -54,6 +54,12 @@ static bool reach_page(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t
     return false;
 }
 
+/* The view has lost its window for a while: the instruction runs in code that does not use it. */
+static uint64_t without_window(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+    return engine_dispatch(cpu);
+}
+
 /* REP MOVS or STOS: what is done is done, and the rest runs again. Full state, but for the registers of the instruction. */
 static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const struct site *site) {
     enum { SLOT_A = 0, SLOT_S = 1, SLOT_T = 4 };
@@ -63,6 +69,8 @@ static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const
     gpr[CPU_RDI] = (gpr[CPU_RDI] - cpu->hot.scratch[SLOT_T]) & mask;
     if (site->info)
         gpr[CPU_RSI] = (gpr[CPU_RSI] - cpu->hot.scratch[SLOT_S]) & mask;
+    if (cpu_window_charge(cpu, 1))
+        return without_window(cpu);
     uint64_t physical = block->physical + (cpu->hot.rip - block->rip);
     bool can_go_on;
     if (window_linear(cpu->hot.view->window, cpu_translator(cpu)->fault.address, &linear))
@@ -85,6 +93,8 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     uint64_t linear;
     if (site && site->kind == SITE_REPEATED)
         return repeated_fault(cpu, block, site);
+    if (cpu_window_charge(cpu, 1))
+        return without_window(cpu);
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
         return dispatch_slowly(cpu, block);
