@@ -256,6 +256,8 @@ bool translate_inline(struct translation *t) {
         translate_rdtsc(t, t->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP);
         return true;
     default:
+        if (t->in.rule.function == cpu_op_push_segment)
+            return translate_push_segment(t);
         return translate_string(t) || translate_repeated(t);
     }
 }

@@ -108,6 +108,23 @@ void translate_push(struct translation *t) {
     emit_push_done(t, bytes);
 }
 
+/* The selector's 16 bits, zero-extended in 64-bit code; the upper half of a 32-bit slot stays as it is (SDM vol. 2, PUSH). */
+bool translate_push_segment(struct translation *t) {
+    unsigned bytes = t->in.z.operand_width / 8, segment = t->in.z.opcode >> 3 & 7;
+    if ((t->key & MODE_SLOW) || bytes == 2)
+        return false;
+    struct address top = stack_address(t, CPU_RSP, -(int32_t)bytes);
+    unsigned stored = bytes == 8 ? 8 : 2;
+    struct emit_memory place = emit_reach(t, &top, stored, MEMORY_WRITE);
+    unsigned scratch = emit_free_scratch(t, &place);
+    struct emit_memory selector = memory_at(
+        REG_R, R_STATE(segment[0].selector) + (int32_t)(segment * sizeof(struct trapeze_segment)));
+    emit_op_memory(&t->e, 0, false, 0x0fb7, scratch, &selector);
+    emit_value_store(t, stored, scratch, &place);
+    emit_push_done(t, bytes);
+    return true;
+}
+
 void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
     struct address address = stack_address(t, CPU_RSP, 0);
     struct emit_memory place = emit_reach(t, &address, bytes, MEMORY_READ);

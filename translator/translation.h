@@ -196,6 +196,8 @@ void loop_end(struct translation *t);
 
 /* ---- stack.c ---- */
 void translate_push(struct translation *t);
+/* False: the C function runs. */
+bool translate_push_segment(struct translation *t);
 void translate_pop(struct translation *t);
 void translate_leave(struct translation *t);
 /* Pushes the register (S is free to hold it) or the constant, as CALL does; `bytes` wide. */
