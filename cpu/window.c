@@ -155,7 +155,7 @@ static uint64_t open_window(void *argument) {
     struct cpu *cpu = ((struct mapping *)argument)->cpu;
     struct view *view = ((struct mapping *)argument)->view;
     bool is_64 = cpu_is_64bit(cpu);
-    if (!window_create(view, is_64))
+    if (!window_create(view, is_64, &cpu->memory->window_budget))
         return 0;
     if (is_64)
         window_reserve(view, cpu->hot.gpr[CPU_RSP]); /* first, so that it is in group A */

@@ -45,6 +45,7 @@ struct machine_memory {
     struct memory_region region[MEMORY_SLOTS]; /* sorted by base */
     unsigned count;
     uint64_t address_mask; /* all ones, or without bit 20 while the A20 gate is closed */
+    _Atomic uint32_t window_budget; /* host mappings that windows may still make */
 };
 
 /* The region that holds the address, or NULL. */

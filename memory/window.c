@@ -1,4 +1,6 @@
 /* The host's side of windows: reservations and mappings. */
+#include <stdatomic.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 #include "memory/window.h"
@@ -89,12 +91,27 @@ bool window_reserve(struct view *view, uint64_t linear) {
     return false;
 }
 
-bool window_create(struct view *view, bool is_64) {
+uint32_t window_budget(void) {
+    enum { USUAL = 65530, OTHERS = 8000 };
+    unsigned long most = USUAL;
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "r");
+    if (file) {
+        if (fscanf(file, "%lu", &most) != 1)
+            most = USUAL;
+        fclose(file);
+    }
+    if (most > 1u << 20)
+        most = 1u << 20;
+    return most > OTHERS ? (uint32_t)(most - OTHERS) / 2 : 0; /* a page amid a reservation cuts that in two */
+}
+
+bool window_create(struct view *view, bool is_64, _Atomic uint32_t *budget) {
     struct window *window =
         mmap(NULL, sizeof *window, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window == MAP_FAILED)
         return false;
     window->is_64 = is_64;
+    window->budget = budget;
     if (mprotect(view->tables->check, sizeof view->tables->check, PROT_NONE) != 0) {
         munmap(window, sizeof *window);
         return false;
@@ -120,6 +137,7 @@ void window_destroy(struct view *view) {
     view->window = NULL;
     for (unsigned i = 0; i < window->region_count; i++)
         release(window, i);
+    atomic_fetch_add(window->budget, window->piece_count);
     munmap(window, sizeof *window);
 }
 
@@ -151,6 +169,7 @@ static void forget(struct window *window, struct window_piece *piece) {
         *piece = window->piece[last - 1];
     }
     window->piece_count--;
+    atomic_fetch_add(window->budget, 1);
 }
 
 void window_unmap(struct window *window, struct window_piece *piece) {
@@ -170,6 +189,7 @@ static void enter(struct window *window, const struct window_piece *piece) {
     struct window_piece *entry = window_find(window, piece->linear);
     if (!entry) {
         uint16_t *bucket = &window->bucket[window_bucket(piece->linear)];
+        atomic_fetch_sub(window->budget, 1);
         entry = &window->piece[window->piece_count++];
         entry->next = *bucket;
         *bucket = (uint16_t)window->piece_count;
@@ -192,7 +212,8 @@ static void make_room(struct window *window, const struct window_piece *piece, u
 
 bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset) {
     uint8_t *host = host_of(window, piece);
-    if (!host || window->piece_count + count > WINDOW_PIECES)
+    /* Other vCPUs may take from the budget meanwhile: a few pieces more do no harm. */
+    if (!host || window->piece_count + count > WINDOW_PIECES || (int32_t)atomic_load(window->budget) < (int32_t)count)
         return false;
     make_room(window, piece, count);
     int rights = piece->writable ? PROT_READ | PROT_WRITE : PROT_READ;

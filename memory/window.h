@@ -47,6 +47,7 @@ struct window {
     bool has_group[WINDOW_GROUPS];
     bool is_64;           /* regions of 1 TiB; else region 0 alone, of 4 GiB */
     unsigned region_count, piece_count;
+    _Atomic uint32_t *budget; /* pieces that the machine's windows may still map */
     struct {
         uint64_t linear;
         unsigned group;
@@ -96,8 +97,10 @@ static inline unsigned window_group(const struct window *window, uint64_t linear
 
 /* ---- Host side (memory/window.c): may use libc; on the thread of the vCPU whose view it is, or with the world stopped. */
 
-/* Gives the view a window without pages; is_64: for 64-bit code. False: the host refuses. */
-bool window_create(struct view *view, bool is_64);
+/* How many pieces the windows of a machine may map so that the host's limit on a process's mappings is not reached. */
+uint32_t window_budget(void);
+/* Gives the view a window without pages; is_64: for 64-bit code. The budget stays the caller's. False: the host refuses. */
+bool window_create(struct view *view, bool is_64, _Atomic uint32_t *budget);
 void window_destroy(struct view *view);
 /* Reserves the region of `linear`, a canonical address of the lower half. False: there are too many, or the host refuses. */
 bool window_reserve(struct view *view, uint64_t linear);

@@ -4,6 +4,7 @@
 
 #include "cpu/model.h"
 #include "cpu/access.h"
+#include "memory/window.h"
 #include "translator/machine.h"
 #include "translator/translation.h"
 
@@ -66,6 +67,7 @@ EXPORT enum trapeze_status trapeze_machine_create(const struct trapeze_config *c
         return TRAPEZE_NO_MEMORY;
     machine->config = *config;
     machine->memory.address_mask = ~0ull;
+    machine->memory.window_budget = window_budget();
     if (!machine->config.vcpu_count)
         machine->config.vcpu_count = 1;
     engine_init(&machine->engine, machine);
