@@ -93,6 +93,19 @@ static enum cpu_result deliver_pending(struct cpu *cpu) {
     return cpu_deliver_interrupt(cpu, (unsigned)vector);
 }
 
+/* What changes the state or the shadow page tables is done with the world running, as translated code does it. */
+static enum cpu_result take_events(struct engine *engine, struct cpu *cpu) {
+    world_enter(engine, cpu);
+    start_processor(cpu);
+    bool needs_gs = cpu->host_gs == CPU_NO_HOST_GS;
+    if ((cpu->mode_key & MODE_WINDOW) && (needs_gs || cpu_window_is_outdated(cpu->hot.view)))
+        cpu_mode_changed(cpu);
+    /* A kicked vCPU leaves with its interrupts pending. */
+    enum cpu_result result = cpu_translator(cpu)->latched & REQUEST_KICK ? CPU_NEXT : deliver_pending(cpu);
+    world_leave(engine);
+    return result;
+}
+
 static bool may_wake(const struct cpu *cpu) {
     if (cpu->waiting_for_sipi)
         return false;
@@ -141,7 +154,12 @@ static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu)
     if (block && block->second_page != BLOCK_NO_PAGE)
         engine_settle_lines(engine, block->second_page);
     pthread_mutex_unlock(&engine->lock);
-    return result == CPU_FAULT ? cpu_deliver_exception(cpu) : CPU_NEXT;
+    if (result != CPU_FAULT)
+        return CPU_NEXT;
+    world_enter(engine, cpu);
+    result = cpu_deliver_exception(cpu);
+    world_leave(engine);
+    return result;
 }
 
 /* ---- Accesses for the caller ---- */
@@ -206,8 +224,6 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
         cpu_io_answer(cpu, exit->io.value);
     *exit = (struct trapeze_exit){0};
     cpu->host_gs = CPU_NO_HOST_GS; /* this may be another thread */
-    if (cpu->mode_key & MODE_WINDOW)
-        cpu_mode_changed(cpu);
     for (;;) {
         if (tell_io(cpu, exit))
             return;
@@ -220,15 +236,12 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
             translator->latched &= ~(uint32_t)REQUEST_FLUSH;
             cpu_flush_all(cpu);
         }
-        start_processor(cpu);
-        if ((cpu->mode_key & MODE_WINDOW) && cpu_window_is_outdated(cpu->hot.view))
-            cpu_mode_changed(cpu);
+        enum cpu_result result = take_events(engine, cpu);
         if (translator->latched & REQUEST_KICK) {
             translator->latched &= ~(uint32_t)REQUEST_KICK;
             exit->reason = TRAPEZE_EXIT_KICKED;
             return;
         }
-        enum cpu_result result = deliver_pending(cpu);
         if (result == CPU_NEXT && !may_wake(cpu)) {
             sleep_until_request(cpu);
             continue;
