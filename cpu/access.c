@@ -115,12 +115,25 @@ void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
 
 #define IDLE_STORES 256u
 
-void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size) {
-    uint64_t page = address.value & ~MEMORY_PAGE_MASK;
+static uint64_t lines_of(guest_physical address, unsigned size) {
     unsigned first = (unsigned)(address.value & MEMORY_PAGE_MASK) / 64;
     unsigned last = (unsigned)((address.value & MEMORY_PAGE_MASK) + size - 1) / 64;
-    uint64_t lines = (~0ull << first) & (~0ull >> (63 - last));
-    struct code_page *code = &region->code_pages[(page - region->base) / MEMORY_PAGE];
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+static struct code_page *code_page_of(struct memory_region *region, guest_physical address) {
+    return &region->code_pages[(address.value - region->base) / MEMORY_PAGE];
+}
+
+bool cpu_store_misses_code(struct memory_region *region, guest_physical address, unsigned size) {
+    uint64_t code_lines = atomic_load(&code_page_of(region, address)->lines);
+    return code_lines && !(code_lines & lines_of(address, size));
+}
+
+void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size) {
+    uint64_t page = address.value & ~MEMORY_PAGE_MASK;
+    uint64_t lines = lines_of(address, size);
+    struct code_page *code = code_page_of(region, address);
     uint64_t code_lines = atomic_load(&code->lines);
     /* A page without code stays marked for a while: code that is rewritten again and again is marked once. */
     bool has_become_data = !code_lines && atomic_fetch_add(&code->idle_stores, 1) > IDLE_STORES;

@@ -36,6 +36,8 @@ void cpu_range_write(struct cpu *cpu, const struct cpu_range *range, const void 
 /* Guest memory in a page with MEMORY_CODE was written: queue the code for dropping if it was hit. */
 void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size);
 
+/* Whether a store to a page with MEMORY_CODE leaves all of its code as it is, as far as code is known by now. */
+bool cpu_store_misses_code(struct memory_region *region, guest_physical address, unsigned size);
 /* Queues translated code of the lines (64 bytes a bit) of a guest-physical page for dropping, before this vCPU runs on. */
 void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines);
 

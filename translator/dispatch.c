@@ -274,6 +274,13 @@ static void tell_fill(struct cpu *cpu, uint64_t rip, uint64_t linear, unsigned a
     cpu->call_full(cpu, engine_report_fill, &report);
 }
 
+/* Data on a page with code. With one vCPU alone: another one might be reading the bytes as code just now. */
+static bool may_store_beside_code(struct cpu *cpu, const struct site *site, const struct cpu_place *place) {
+    return site->kind == SITE_WRITE && cpu->engine->vcpu_count == 1 && place->host && !cpu_is_watching(cpu) &&
+           !(place->region->flags & TRAPEZE_MEMORY_READ_ONLY) && !(site->data & SITE_MASKED) &&
+           cpu_store_misses_code(place->region, place->physical, site->info);
+}
+
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = dispatch_site(cpu, return_address, &block);
@@ -295,6 +302,8 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
             tell_fill(cpu, block->rip + site->guest, linear, access, &place);
         if (result == CPU_NEXT && place.is_direct)
             return (uint64_t)block->host + site->other;
+        if (result == CPU_NEXT && may_store_beside_code(cpu, site, &place))
+            return return_address; /* this once, by the addend that the fill has entered for reads */
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;
