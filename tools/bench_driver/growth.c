@@ -18,7 +18,7 @@ static void boot_once(const struct plan *plan, enum machine machine, const struc
             (struct sample){.is_there = true, .wall = (double)session_memory_kib(&session) / 1024};
         session_stop(&session);
     } else {
-        boot->outcomes[machine] = FAILED;
+        boot->outcomes[machine] = memory->outcomes[machine] = FAILED;
         plan_give_up(plan, machine, &session, "/init did not start");
     }
 }

@@ -97,6 +97,13 @@ static void print_group(const struct results *results, const char *group, FILE *
         print_mean(results, group, stream);
 }
 
+static bool has_group(const struct results *results, const char *group) {
+    for (unsigned i = 0; i < results->rows_count; i++)
+        if (strcmp(results->rows[i].group, group) == 0)
+            return true;
+    return false;
+}
+
 void report_table(const struct results *results, FILE *stream) {
     unsigned missed = limits_count_missed(results);
     fprintf(stream,
@@ -105,8 +112,10 @@ void report_table(const struct results *results, FILE *stream) {
     fprintf(stream, "%-30s %11s %11s %11s %8s %8s %8s %8s %8s  %s\n", "", "native", "trapeze", "qemu", "trapeze",
             "qemu", "gain", "t. wall", "q. wall", "misses");
     for (unsigned i = 0; i < results->rows_count; i++)
-        if (results_begins_group(results, i))
+        if (results_begins_group(results, i) && strcmp(results->rows[i].group, "growth") != 0)
             print_group(results, results->rows[i].group, stream);
+    if (has_group(results, "growth"))
+        print_group(results, "growth", stream);
     if (missed)
         fprintf(stream, "%s: %u rows and groups miss their limits\n", results->guest, missed);
     else

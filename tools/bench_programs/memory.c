@@ -117,7 +117,7 @@ const struct program programs_memory[] = {
     {.name = "chase L1", .group = "user", .count = 20000000, .run = chase, .prepare = prepare_chase_l1},
     {.name = "chase L2", .group = "user", .count = 10000000, .run = chase, .prepare = prepare_chase_l2},
     {.name = "chase DRAM", .group = "user", .count = 500000, .run = chase, .prepare = prepare_chase_dram},
-    {.name = "memcpy", .group = "copy", .count = 4000, .run = copy_libc, .prepare = prepare_copy},
+    {.name = "memcpy", .group = "copy", .count = 2500, .run = copy_libc, .prepare = prepare_copy},
     {.name = "rep movsb", .group = "copy", .count = 2500, .run = copy_rep, .prepare = prepare_copy},
     {.name = "rep stos", .group = "copy", .count = 6000, .run = fill_rep, .prepare = prepare_copy},
     {.name = "rep movsb short", .group = "copy", .count = 3000000, .run = copy_short, .prepare = prepare_copy},
