@@ -11,14 +11,11 @@
 
 /*
  * An addend for addresses of a region that is not reserved. Bit 54 alone of bits 54:47 is set in the sums, so that they
- * are canonical under no paging mode of today's hosts, whatever bits 63:56 of the address are. Indices whose bits 15:7
- * are not all equal come from addresses that are not canonical already.
+ * are canonical under no paging mode of today's hosts, whatever bits 63:56 of the address are, and stay so when a
+ * displacement is added; without it, one from an address just above the lower half would lead into the monitor's own.
  */
 static uint64_t poison(unsigned index) {
-    uint64_t region = (uint64_t)index << VIEW_REGION_SHIFT;
-    if (index >= 0x80 && index < 0xff80)
-        return 0;
-    return (1ull << 54) - region;
+    return (1ull << 54) - ((uint64_t)index << VIEW_REGION_SHIFT);
 }
 
 static bool is_reserved(const struct window *window, unsigned group, uint64_t linear) {
