@@ -2,7 +2,7 @@
  * Blocks that jump back to their own start. Within such a loop,
  *
  * - an address whose registers move by small constants is checked once, in front of the first round: the access is made in
- *   every round, and cannot step over the guards around its region (memory/window.h);
+ *   every round (so it has no mask), and cannot step over the guards around its region (memory/window.h);
  * - guest registers that usually live in memory trade places with ones that the loop uses less.
  *
  * The first is for windows, and both are for 64-bit code. Ways out of a round put the registers back; a host fault in a
@@ -43,6 +43,11 @@ static void note_register(struct outlook *o, const ZydisDecodedOperand *operand)
     o->step[guest] = is_constant ? o->step[guest] + (step < 0 ? -step : step) : WINDOW_REACH;
 }
 
+/* Guards stop an address that moves only where its access is made: not one whose mask may be empty. */
+static bool is_made_in_each_round(const struct instruction *in) {
+    return !is_masked_access(in) && !(in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa);
+}
+
 static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand) {
     struct address address = address_of(o->t, operand);
     bool is_plain = address.size == 8 && address.segment != CPU_FS && address.segment != CPU_GS && !address.is_constant;
@@ -51,7 +56,7 @@ static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand) {
     if (address.index != CPU_NO_REGISTER)
         o->uses[address.index]++;
     o->has_soft_access |= !uses_window(o->t);
-    if (!is_plain || operand->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+    if (!is_plain || operand->mem.type == ZYDIS_MEMOP_TYPE_AGEN || !is_made_in_each_round(&o->t->in))
         return;
     o->form[o->address_count] = form_of(o->t, &address);
     o->address[o->address_count++] = address;
@@ -225,6 +230,8 @@ void loop_enter(struct translation *t) {
 }
 
 unsigned loop_group(const struct translation *t, const struct address *address) {
+    if (!is_made_in_each_round(&t->in))
+        return WINDOW_GROUPS;
     for (unsigned i = 0; i < t->loop.check_count; i++)
         if (is_same_sum(&t->loop.check[i], address))
             return t->loop.check[i].group;
