@@ -104,6 +104,8 @@ struct cpu_translator {
         int signal, code;
         bool is_write;
     } fault;                   /* the last host fault */
+    uint64_t tried_rip, tried_address; /* the last one that was tried again, and how often in a row */
+    uint32_t tries;
     _Alignas(64) uint8_t bounce[256];
 };
 

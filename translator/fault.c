@@ -60,6 +60,21 @@ static uint64_t without_window(struct cpu *cpu) {
     return engine_dispatch(cpu);
 }
 
+/*
+ * Whether an instruction that the window now has everything for may try again. Not for ever: one that crosses into what
+ * is no page of any region (the end of the canonical addresses) faults there whatever is mapped.
+ */
+static bool may_try_again(struct cpu *cpu) {
+    enum { TRIES = 4 };
+    struct cpu_translator *translator = cpu_translator(cpu);
+    bool is_same =
+        translator->tried_rip == translator->fault.rip && translator->tried_address == translator->fault.address;
+    translator->tries = is_same ? translator->tries + 1 : 0;
+    translator->tried_rip = translator->fault.rip;
+    translator->tried_address = translator->fault.address;
+    return translator->tries < TRIES;
+}
+
 /* REP MOVS or STOS: what is done is done, and the rest runs again. Full state, but for the registers of the instruction. */
 static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const struct site *site) {
     enum { SLOT_A = 0, SLOT_S = 1, SLOT_T = 4 };
@@ -78,7 +93,7 @@ static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const
     else
         can_go_on = reach_page(cpu, gpr[CPU_RDI], true, physical) &&
                     (!site->info || reach_page(cpu, gpr[CPU_RSI], false, physical));
-    if (can_go_on) {
+    if (can_go_on && may_try_again(cpu)) {
         flags_out(cpu);
         return (uint64_t)block->host + site->other;
     }
@@ -103,7 +118,7 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     struct cpu_place place;
     if (cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) == CPU_FAULT)
         return dispatch_after(cpu, CPU_FAULT);
-    if (place.is_direct && cpu_window_fill(cpu, linear, is_write)) {
+    if (place.is_direct && cpu_window_fill(cpu, linear, is_write) && may_try_again(cpu)) {
         flags_out(cpu);
         return return_address;
     }
@@ -137,7 +152,7 @@ static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t
     uint64_t linear = scratch_s(cpu);
     bool is_new = !(linear >> 47) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
     if (is_new && cpu_fill(cpu, linear, ACCESS_READ, &place) == CPU_NEXT && place.is_direct &&
-        cpu_window_fill(cpu, linear, false)) {
+        cpu_window_fill(cpu, linear, false) && may_try_again(cpu)) {
         flags_out(cpu);
         return return_address; /* its region was not reserved */
     }
