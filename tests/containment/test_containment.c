@@ -255,7 +255,7 @@ static void kick(int number) {
 
 static void start_timer(void) {
     const struct sigaction action = {.sa_handler = kick, .sa_flags = SA_ONSTACK | SA_RESTART};
-    const struct itimerval often = {{0, 50000}, {0, 50000}};
+    const struct itimerval often = {{0, 30000}, {0, 30000}};
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &often, NULL);
 }
@@ -324,17 +324,37 @@ static void load_program(void) {
     memset(engine->site_form, 0, sizeof engine->site_form);
 }
 
-static void every_access(const struct snippet *accesses, unsigned count, bool is_64, bool is_user) {
-    struct trapeze_registers registers = registers_of(is_64, is_user);
+/* Bases anywhere, and limits of all kinds. */
+static void move_segments(struct trapeze_registers *registers) {
+    static const uint32_t limits[] = {0, 7, 0xfff, 0xffff, 0xfffff, 0x7fffffff, 0xfffffffe, 0xffffffff};
+    static const unsigned data[] = {TRAPEZE_ES, TRAPEZE_SS, TRAPEZE_DS, TRAPEZE_GS};
+    for (unsigned i = 0; i < sizeof data / sizeof *data; i++) {
+        struct trapeze_segment *segment = &registers->segment[data[i]];
+        segment->base = (uint32_t)wild();
+        segment->limit = limits[draw(sizeof limits / sizeof *limits)];
+        segment->attributes = (segment->attributes & ~0xfu) | (draw(4) ? 3 : 7); /* some expand down */
+    }
+}
+
+/* A stride above 1 leaves out pointers, and moves segments instead. */
+static void every_access_from(struct trapeze_registers *registers, const struct snippet *accesses, unsigned count,
+                              bool is_64, unsigned stride) {
     for (unsigned k = 0; k < count; k++) {
         fill_tables(is_64);
         program_size = 0;
         append(&accesses[k]);
-        for (unsigned i = 0; i < EDGES * AROUND; i++) {
+        for (unsigned i = 0; i < EDGES * AROUND; i += stride) {
             load_program();
-            run(&registers, edges[i / AROUND] + (uint64_t)around[i % AROUND], wild());
+            if (stride > 1)
+                move_segments(registers);
+            run(registers, edges[i / AROUND] + (uint64_t)around[i % AROUND], wild());
         }
     }
+}
+
+static void every_access(const struct snippet *accesses, unsigned count, bool is_64, bool is_user) {
+    struct trapeze_registers registers = registers_of(is_64, is_user);
+    every_access_from(&registers, accesses, count, is_64, 1);
 }
 
 /* Several accesses through the same registers, which move in between. */
@@ -424,6 +444,25 @@ START_TEST(wild_pointers_of_32_bit_code_stay_inside) {
 }
 END_TEST
 
+START_TEST(segments_with_bases_and_limits_stay_inside) {
+    create(false, TRAPEZE_WINDOWS_ALWAYS);
+    struct trapeze_registers registers = registers_of(false, _i);
+    every_access_from(&registers, accesses32, ACCESSES32, false, 2);
+    ck_assert_uint_gt(stepper.in_memory, 300);
+    destroy();
+}
+END_TEST
+
+START_TEST(segments_of_16_bit_code_stay_inside) {
+    create(false, TRAPEZE_WINDOWS_OFF);
+    struct trapeze_registers registers = guest_real_mode();
+    registers.xcr0 = 7;
+    every_access_from(&registers, accesses32, ACCESSES32, false, 5); /* as 16-bit code they mean something else */
+    ck_assert_uint_gt(stepper.in_memory, 300);
+    destroy();
+}
+END_TEST
+
 /* The stepper itself: an access that goes astray is seen. An entry of the software tables leads into this program. */
 START_TEST(access_outside_is_seen) {
     static uint64_t secret[1024] __attribute__((aligned(4096))) = {0x5ec4e7};
@@ -455,6 +494,8 @@ int main(void) {
     tcase_add_test(tcase, loops_whose_checks_come_first_stay_in_windows);
     tcase_add_test(tcase, wild_pointers_stay_in_memory_without_windows);
     tcase_add_loop_test(tcase, wild_pointers_of_32_bit_code_stay_inside, 0, 2);
+    tcase_add_loop_test(tcase, segments_with_bases_and_limits_stay_inside, 0, 2);
+    tcase_add_test(tcase, segments_of_16_bit_code_stay_inside);
     tcase_add_test(tcase, access_outside_is_seen);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -3,7 +3,7 @@
  *   p power off   r reset by the 8042   t triple fault   x isa-debug-exit with 10h   h halt for good
  *   e echo COM1, and say "ready" first   c count in `counter` for ever   l 16-bit code, a loop at `real_mode`
  *   i tell COM1 and port E9h what it was given, and power off   u an instruction that is none here, then t
- *   g read a port where nothing is, and power off   m turn paging on and off, and power off
+ *   w garbage into all ports and the memory of devices, for ever   g read a port where nothing is, and power off   m turn paging on and off, and power off
  */
     .set HEADER_MAGIC, 0x1BADB002
     .set HEADER_FLAGS, 0
@@ -39,6 +39,8 @@ _start:
     je inform
     cmp $'u', %ah
     je undefined
+    cmp $'w', %ah
+    je wild
     cmp $'g', %ah
     je read_nothing
     cmp $'m', %ah
@@ -161,6 +163,35 @@ read_nothing:
     mov $0x1234, %dx
     in %dx, %ax
     jmp power_off
+
+wild:                           /* esi: the state of a generator that begins anywhere */
+    rdtsc
+    mov %eax, %esi
+1:  imul $1664525, %esi
+    add $1013904223, %esi
+    mov %esi, %edx
+    shr $16, %edx
+    mov %esi, %eax
+    rol $7, %eax
+    test $0x40, %al
+    jz 2f
+    and $0x7ff, %edx            /* where most chips are */
+2:  out %al, %dx
+    in %dx, %al
+    out %ax, %dx
+    in %dx, %ax
+    out %eax, %dx
+    in %dx, %eax
+    mov %esi, %ebx
+    shr $12, %ebx
+    and $0xff0, %ebx
+    mov %esi, %eax
+    rol $13, %eax
+    mov %eax, 0xfee00000(%ebx)
+    mov %eax, 0xfec00000(%ebx)
+    mov %eax, 0xfed00000(%ebx)
+    mov 0xfee00000(%ebx), %ecx
+    jmp 1b
 
 use_paging:                     /* one 4 MiB page */
     movl $0x83, directory

@@ -272,6 +272,21 @@ START_TEST(pidfile_of_another_machine_is_left_alone) {
 }
 END_TEST
 
+/* Resets, power-off and all: however the guest ends, the monitor does so well. */
+START_TEST(garbage_in_every_device_leaves_the_monitor_well) {
+    static const char *const lines[] = {
+        KERNEL "-append w -m 16 -smp 2 -display none -serial null -debugcon null -device pc-testdev -device pci-testdev",
+        KERNEL "-append w -m 16 -display none -no-shutdown -device pci-testdev",
+    };
+    for (unsigned i = 0; i < 12; i++) {
+        command_start_plain(&command, lines[_i]);
+        usleep(200000);
+        kill(command.pid, SIGTERM);
+        ck_assert_int_eq(command_wait(&command), 0);
+    }
+}
+END_TEST
+
 static const int signals[] = {SIGTERM, SIGHUP, SIGINT};
 
 START_TEST(signal_ends_it_without_a_terminal) {
@@ -305,6 +320,7 @@ int main(void) {
     tcase_add_loop_test(tcase, log_item_shows_what_it_says, 0, sizeof(logs) / sizeof(logs[0]));
     tcase_add_test(tcase, pidfile_holds_the_process_id_while_it_runs);
     tcase_add_test(tcase, pidfile_of_another_machine_is_left_alone);
+    tcase_add_loop_test(tcase, garbage_in_every_device_leaves_the_monitor_well, 0, 2);
     tcase_add_loop_test(tcase, signal_ends_it_without_a_terminal, 0, sizeof(signals) / sizeof(signals[0]));
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
