@@ -49,6 +49,10 @@ static void forgive_the_smallest(const struct plan *plan, struct row *boot, stru
             return;
     for (int machine = NATIVE + 1; machine < MACHINES; machine++)
         boot->outcomes[machine] = memory->outcomes[machine] = SKIPPED;
+    if (!session_interrupted)
+        fprintf(stderr,
+                "bench: %s: this kernel does not start with that little memory on any machine, which is no failure\n",
+                plan->guest);
 }
 
 static void grow_ram(const struct plan *plan, struct results *results) {
