@@ -30,12 +30,18 @@ void view_mark_large(struct view *view, const struct view_page *page) {
     view->has_huge |= page->page_shift > 22;
 }
 
+static inline unsigned writable_bit(uint64_t host_page) {
+    return (unsigned)((host_page >> 12) * 0x9e3779b1u >> 8) & (sizeof((struct view *)0)->writable * 8 - 1);
+}
+
 void view_fill(struct view *view, const struct view_page *page) {
     struct view_tables *tables = view->tables;
     unsigned index = view_index(page->linear);
     tables->read_tag[index] = page->readable ? -page->linear : invalid_tag(index);
     tables->write_tag[index] = page->writable ? -page->linear : invalid_tag(index);
     tables->addend[index] = page->host - page->linear;
+    if (page->writable)
+        view->writable[writable_bit(page->host) / 8] |= (uint8_t)(1u << (writable_bit(page->host) % 8));
 
     uint8_t bit = (uint8_t)(1u << (index % 8));
     if (page->global)
@@ -66,7 +72,9 @@ static void flush_everything(struct view *view, bool keep_global) {
     }
 }
 
-static void flush_large_marks(struct view *view) {
+static void flush_marks(struct view *view) {
+    for (unsigned i = 0; i < sizeof view->writable; i += 8)
+        *(uint64_t *)&view->writable[i] = 0;
     for (unsigned i = 0; i < sizeof view->large; i += 8)
         *(uint64_t *)&view->large[i] = 0;
     view->has_huge = false;
@@ -106,7 +114,7 @@ void view_flush(struct view *view, bool keep_global) {
         view->filled = kept;
     }
     if (!keep_global)
-        flush_large_marks(view);
+        flush_marks(view);
     for (unsigned i = 0; i < VIEW_FETCHES; i++)
         if (!keep_global || !view->fetch[i].global)
             view->fetch[i].page = 0;
@@ -168,6 +176,8 @@ void view_flush_page(struct view *view, uint64_t linear) {
 
 void view_drop_writes(struct view *view, uint64_t host_page) {
     struct view_tables *tables = view->tables;
+    if (!(view->writable[writable_bit(host_page) / 8] >> (writable_bit(host_page) % 8) & 1))
+        return;
     unsigned count = view->list_overflow ? VIEW_ENTRIES : view->filled;
     for (unsigned i = 0; i < count; i++) {
         unsigned index = view->list_overflow ? i : view->list[i];

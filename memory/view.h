@@ -62,6 +62,7 @@ struct view {
     uint16_t list[VIEW_LIST], jumps[VIEW_LIST];
     uint8_t listed[VIEW_ENTRIES / 8];      /* bit: the index is in the list */
     uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
+    uint8_t writable[4096];                /* bit filter over host pages that some entry may let be written */
     uint8_t large[512];                    /* bit filter over 2 MiB regions with fragments of large pages */
     bool has_huge;                         /* fragments of a 1 GiB page */
     bool has_local_code;                   /* the jump cache may lead into a page that is not global */
