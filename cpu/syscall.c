@@ -59,11 +59,18 @@ enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
     return finish(cpu);
 }
 
+/* AMD's processors have SYSENTER and SYSEXIT in legacy mode alone (APM vol. 3). */
+static bool has_sysenter(const struct cpu *cpu) {
+    return !cpu_is_long_mode(cpu) || !cpu_is_amd(cpu);
+}
+
 enum cpu_result cpu_op_sysenter(struct cpu *cpu, const struct cpu_op *op) {
     const uint16_t selector = (uint16_t)(cpu->msr.sysenter_cs & 0xfffc);
     const bool is_long = cpu_is_long_mode(cpu);
 
     (void)op;
+    if (!has_sysenter(cpu))
+        return cpu_fault(cpu, VECTOR_UD);
     if (!cpu_is_protected(cpu) || !selector)
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     cpu->hot.rflags &= ~(uint64_t)(FLAG_VM | FLAG_IF | FLAG_RF);
@@ -80,6 +87,8 @@ enum cpu_result cpu_op_sysexit(struct cpu *cpu, const struct cpu_op *op) {
     const uint16_t selector = (uint16_t)(base + (to_64bit ? 32 : 16));
     const uint64_t rip = cpu->hot.gpr[CPU_RDX], rsp = cpu->hot.gpr[CPU_RCX];
 
+    if (!has_sysenter(cpu))
+        return cpu_fault(cpu, VECTOR_UD);
     if (!cpu_is_protected(cpu) || !base || cpu->cpl != 0)
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     if (to_64bit && (!cpu_is_canonical(rip) || !cpu_is_canonical(rsp)))

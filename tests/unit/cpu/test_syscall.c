@@ -164,6 +164,24 @@ START_TEST(sysenter_in_long_mode_enters_64_bit_code) {
 }
 END_TEST
 
+START_TEST(sysenter_and_sysexit_are_ud_in_long_mode_on_amd) {
+    const struct cpu_op op = fake_op(4);
+    struct fake *fake = create(FAKE_COMPAT3);
+
+    fake->is_amd = true;
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysenter(&fake->cpu, &op)), VECTOR_UD);
+    free(fake);
+    fake = create(FAKE_LONG0);
+    fake->is_amd = true;
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysexit(&fake->cpu, &op)), VECTOR_UD);
+    free(fake);
+    fake = create(FAKE_RING3);
+    fake->is_amd = true;
+    ck_assert_int_eq(cpu_op_sysenter(&fake->cpu, &op), CPU_JUMP);
+    free(fake);
+}
+END_TEST
+
 START_TEST(sysenter_with_a_null_selector_or_in_real_mode_is_gp) {
     struct fake *fake = create(FAKE_RING3);
     const struct cpu_op op = fake_op(4);
@@ -276,6 +294,7 @@ int main(void) {
     tcase_add_test(tests, sysret_at_level_3_is_gp);
     tcase_add_test(tests, sysenter_in_protected_mode_takes_32_bits);
     tcase_add_test(tests, sysenter_in_long_mode_enters_64_bit_code);
+    tcase_add_test(tests, sysenter_and_sysexit_are_ud_in_long_mode_on_amd);
     tcase_add_test(tests, sysenter_with_a_null_selector_or_in_real_mode_is_gp);
     tcase_add_test(tests, sysexit_returns_to_level_3);
     tcase_add_test(tests, sysexit_to_64_bit_code_checks_both_pointers);
