@@ -257,6 +257,7 @@ struct cpu {
     uint64_t host_gs;    /* the base in the host's GS, or CPU_NO_HOST_GS */
     uint64_t watched_dr7; /* DR7 that the shadow page tables were filled under */
     uint32_t watch_hits; /* data breakpoints of DR0 to DR3 that the instruction has hit */
+    uint64_t paused_string;  /* rip of the repeated string instruction that gave way last, with RF set */
     struct cpu_debug debug;
     struct cpu_io io;
 

@@ -150,6 +150,15 @@ static void note_cause(struct cpu *cpu, const struct cpu_exception *exception) {
     }
 }
 
+/* The RF that an exception pushes: traps show it between the iterations of a string instruction alone. */
+static uint64_t pushed_rf(const struct cpu *cpu, const struct cpu_exception *exception) {
+    if (pushes_rf(exception))
+        return FLAG_RF;
+    if (exception->is_trap && cpu->hot.rip != cpu->paused_string)
+        return 0;
+    return cpu->hot.rflags & FLAG_RF;
+}
+
 static enum cpu_result deliver_one(struct cpu *cpu, const struct cpu_exception *exception) {
     const struct interrupt_event event = {
         .vector = exception->vector,
@@ -157,8 +166,7 @@ static enum cpu_result deliver_one(struct cpu *cpu, const struct cpu_exception *
         .is_software = exception->is_software,
         .error_code = exception->error_code,
         .return_rip = cpu->hot.rip,
-        .flags =
-            (cpu->hot.rflags & ~(uint64_t)(exception->is_trap ? FLAG_RF : 0)) | (pushes_rf(exception) ? FLAG_RF : 0),
+        .flags = (cpu->hot.rflags & ~(uint64_t)FLAG_RF) | pushed_rf(cpu, exception),
     };
 
     return deliver(cpu, &event);

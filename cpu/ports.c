@@ -103,7 +103,7 @@ static enum cpu_result repeat(struct cpu *cpu, const struct cpu_op *op,
             break;
         string_count(&string, 1);
         if (string_gives_way(&string))
-            return CPU_JUMP;
+            return string_pause(&string);
     }
     return result;
 }

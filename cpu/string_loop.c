@@ -39,3 +39,10 @@ bool string_gives_way(const struct string *string) {
     return string->moved >= STRING_MAX_BYTES || !__atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) ||
            (cpu->hot.rflags & FLAG_TF);
 }
+
+enum cpu_result string_pause(struct string *string) {
+    struct cpu *cpu = string->cpu;
+    cpu->hot.rflags |= FLAG_RF;
+    cpu->paused_string = cpu->hot.rip;
+    return CPU_JUMP;
+}

@@ -27,10 +27,12 @@ static inline uint64_t string_index(const struct string *string, unsigned index)
 void string_advance(const struct string *string, unsigned index, uint64_t n);
 /* Counts n elements as done. */
 void string_count(struct string *string, uint64_t n);
-/*
- * Whether to give way now: the result is then CPU_JUMP with rip at the instruction itself, so that what is left runs
- * when the vCPU comes back. Single step stops after every element.
- */
+/* Whether to give way now, with string_pause. Single step stops after every element. */
 bool string_gives_way(const struct string *string);
+/*
+ * Leaves rip at the instruction itself, so that what is left runs when the vCPU comes back. RF tells of it in the frame of
+ * what comes in between, and keeps the breakpoint of the instruction from being met again (SDM vol. 3B, 17.3.1.1).
+ */
+enum cpu_result string_pause(struct string *string);
 
 #endif

@@ -303,7 +303,7 @@ static enum cpu_result repeat(struct cpu *cpu, const struct cpu_op *op, chunk_fu
         if (chunk.is_done)
             break;
         if (string_gives_way(&string))
-            return CPU_JUMP;
+            return string_pause(&string);
     }
     return CPU_NEXT;
 }

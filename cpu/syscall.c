@@ -1,7 +1,7 @@
 /*
  * SYSCALL, SYSRET, SYSENTER and SYSEXIT (SDM vol. 2): privilege changes that load flat segments from MSRs, without a
- * look at descriptor tables or the stack. SYSCALL from compatibility mode exists where the processor model is AMD's
- * (APM vol. 2, 6.1.1): 32-bit programs of a 64-bit kernel use it there.
+ * look at descriptor tables or the stack. Outside 64-bit mode SYSCALL and SYSRET exist where the processor model is AMD's
+ * (APM vol. 3, SYSCALL, SYSRET), which leaves the stack segment's hidden part to software; here it is always flat.
  */
 #include "cpu/mode.h"
 #include "cpu/model.h"
@@ -29,31 +29,53 @@ static enum cpu_result finish(struct cpu *cpu) {
     return cpu->hot.rflags & FLAG_TF ? cpu_fault_debug(cpu, DR6_BS, true) : CPU_JUMP;
 }
 
-enum cpu_result cpu_op_syscall(struct cpu *cpu, const struct cpu_op *op) {
-    const uint16_t selector = (uint16_t)(cpu->msr.star >> 32);
-    const bool is_64bit = cpu_is_64bit(cpu);
+/* Legacy mode keeps the flags for itself, and its entry point is in STAR. */
+static void enter_legacy(struct cpu *cpu, const struct cpu_op *op) {
+    cpu->hot.gpr[CPU_RCX] = (uint32_t)segment_next_rip(cpu, op->length);
+    cpu->hot.rip = (uint32_t)cpu->msr.star;
+    cpu->hot.rflags &= ~(uint64_t)(FLAG_VM | FLAG_IF | FLAG_RF);
+}
 
-    if (!(cpu->msr.efer & EFER_SCE) || !cpu_is_long_mode(cpu) || (!is_64bit && !cpu_is_amd(cpu)))
-        return cpu_fault(cpu, VECTOR_UD);
+static void enter_long(struct cpu *cpu, const struct cpu_op *op) {
     cpu->hot.gpr[CPU_RCX] = segment_next_rip(cpu, op->length);
     cpu->hot.gpr[CPU_R11] = cpu->hot.rflags & ~(uint64_t)FLAG_RF;
-    cpu->hot.rip = is_64bit ? cpu->msr.lstar : cpu->msr.cstar;
+    cpu->hot.rip = cpu_is_64bit(cpu) ? cpu->msr.lstar : cpu->msr.cstar;
     cpu->hot.rflags = (cpu->hot.rflags & ~(cpu->msr.sfmask | FLAG_RF)) | FLAG_FIXED;
-    set_segments(cpu, selector & 0xfffc, (uint16_t)((selector & 0xfffc) + 8), CODE64, 0);
+}
+
+/* Whether the instructions exist in the present mode. */
+static bool has_syscall(const struct cpu *cpu) {
+    return (cpu->msr.efer & EFER_SCE) && cpu_is_protected(cpu) && (cpu_is_64bit(cpu) || cpu_is_amd(cpu));
+}
+
+enum cpu_result cpu_op_syscall(struct cpu *cpu, const struct cpu_op *op) {
+    const uint16_t selector = (uint16_t)(cpu->msr.star >> 32) & 0xfffc;
+    const bool is_long = cpu_is_long_mode(cpu);
+
+    if (!has_syscall(cpu))
+        return cpu_fault(cpu, VECTOR_UD);
+    if (is_long)
+        enter_long(cpu, op);
+    else
+        enter_legacy(cpu, op);
+    set_segments(cpu, selector, (uint16_t)(selector + 8), is_long ? CODE64 : CODE32, 0);
     return finish(cpu);
 }
 
 enum cpu_result cpu_op_sysret(struct cpu *cpu, const struct cpu_op *op) {
     const uint16_t selector = (uint16_t)(cpu->msr.star >> 48);
-    const bool to_64bit = op->size == 8;
+    const bool is_64bit = cpu_is_64bit(cpu), to_64bit = is_64bit && op->size == 8;
     const uint64_t rip = to_64bit ? cpu->hot.gpr[CPU_RCX] : (uint32_t)cpu->hot.gpr[CPU_RCX];
 
-    if (!(cpu->msr.efer & EFER_SCE) || !cpu_is_64bit(cpu))
+    if (!has_syscall(cpu))
         return cpu_fault(cpu, VECTOR_UD);
     if (cpu->cpl != 0 || !cpu_is_canonical(rip))
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     cpu->hot.rip = rip;
-    cpu->hot.rflags = (cpu->hot.gpr[CPU_R11] & SYSRET_FLAGS) | FLAG_FIXED;
+    if (is_64bit)
+        cpu->hot.rflags = (cpu->hot.gpr[CPU_R11] & SYSRET_FLAGS) | FLAG_FIXED;
+    else
+        cpu->hot.rflags |= FLAG_IF;
     set_segments(cpu, (uint16_t)(selector + (to_64bit ? 16 : 0)), (uint16_t)(selector + 8),
                  to_64bit ? CODE64 : CODE32, 3);
     return finish(cpu);

@@ -18,13 +18,14 @@ DEBUG_REGISTER(7)
 enum { DR6_INIT = 0xffff0ff0, BS = 1 << 14, BD = 1 << 13, DR7_INIT = 0x400 };
 enum { EXECUTE = 0, ON_WRITE = 1, ON_ACCESS = 3 };
 
-static word steps[64], step_dr6[64];
+static word steps[64], step_dr6[64], step_flags[64];
 static unsigned step_count;
 
 static bool record_step(struct state *state) {
     if (step_count < 64) {
         steps[step_count] = state->ip;
         step_dr6[step_count] = read_dr6();
+        step_flags[step_count] = state->flags;
     }
     step_count++;
     if (!(state->flags & TF) || (read_dr6() & 15))
@@ -65,6 +66,8 @@ static void single_step(void) {
     check("step_behind_jmp", steps[0], (word)s_branches_at + 2);
     run_recording(s_rep, TF);
     check("rep_steps_each_iteration", step_count, 5);
+    check("rf_is_pushed_between_iterations", step_flags[1] & step_flags[2] & RF, RF);
+    check("rf_is_not_pushed_behind_the_last", step_flags[3] & RF, 0);
     run_recording(s_mov_ss, TF);
     check("mov_ss_holds_the_step_back", step_count, 3);
     run_recording(s_cpuid, TF);
@@ -99,6 +102,9 @@ static void instruction_breakpoints(void) {
     check("breakpoint_at_entry", step_count, 1);
     run_recording(s_four, RF);
     check("rf_holds_it_back", step_count, 0);
+    arm(0, s_rep_at, EXECUTE, 0);
+    run_recording(s_rep, 0);
+    check("breakpoint_of_a_repeated_string_hits_once", step_count, 1);
     write_dr7(DR7_INIT);
     run_recording(s_four, 0);
     check("disabled_breakpoint", step_count, 0);

@@ -66,6 +66,26 @@ START_TEST(debug_trap_replaces_b_bits_keeps_the_others_and_clears_gd) {
 }
 END_TEST
 
+START_TEST(rf_is_pushed_between_the_iterations_of_a_string_instruction) {
+    struct fake *fake = fake_create(FAKE_RING0);
+
+    make_gates(fake, SEL_CODE0);
+    fake->cpu.paused_string = fake->cpu.hot.rip;
+    fake->cpu.hot.rflags |= FLAG_RF | FLAG_TF;
+    cpu_fault_debug(&fake->cpu, 1 << 14, true);
+    ck_assert_int_eq(cpu_deliver_exception(&fake->cpu), CPU_JUMP);
+    ck_assert_uint_eq(fake_stack(fake, 2, 4), FLAG_FIXED | FLAG_IF | FLAG_TF | FLAG_RF);
+    ck_assert(!(fake->cpu.hot.rflags & FLAG_RF));
+    free(fake);
+    fake = fake_create(FAKE_RING0);
+    make_gates(fake, SEL_CODE0);
+    fake->cpu.hot.rflags |= FLAG_RF;
+    ck_assert_int_eq(cpu_deliver_interrupt(&fake->cpu, 1), CPU_JUMP);
+    ck_assert_uint_eq(fake_stack(fake, 2, 4), FLAG_FIXED | FLAG_IF | FLAG_RF);
+    free(fake);
+}
+END_TEST
+
 START_TEST(instruction_breakpoint_does_not_push_rf) {
     struct fake *fake = fake_create(FAKE_RING0);
 
@@ -404,6 +424,7 @@ int main(void) {
     tcase_add_test(tests, fault_pushes_its_error_code_and_rf);
     tcase_add_test(tests, page_fault_sets_cr2);
     tcase_add_test(tests, debug_trap_replaces_b_bits_keeps_the_others_and_clears_gd);
+    tcase_add_test(tests, rf_is_pushed_between_the_iterations_of_a_string_instruction);
     tcase_add_test(tests, instruction_breakpoint_does_not_push_rf);
     tcase_add_test(tests, interrupt_wakes_from_hlt_and_ends_the_shadow);
     tcase_add_test(tests, nmi_blocks_further_ones);

@@ -118,6 +118,8 @@ START_TEST(rep_outs_goes_backward_and_gives_way) {
     fake->cpu.hot.run = 0;
     ck_assert_int_eq(cpu_op_outs(&fake->cpu, &op), CPU_JUMP);
     ck_assert_uint_eq(FAKE_GPR(fake, RCX), 3);
+    ck_assert(fake->cpu.hot.rflags & FLAG_RF); /* for the frame of what interrupts it */
+    ck_assert_uint_eq(fake->cpu.paused_string, fake->cpu.hot.rip);
     fake->cpu.hot.run = 1;
     ck_assert_int_eq(cpu_op_outs(&fake->cpu, &op), CPU_NEXT);
     for (unsigned i = 0; i < 4; i++)

@@ -71,6 +71,52 @@ START_TEST(syscall_from_compatibility_mode_enters_cstar_on_amd) {
 }
 END_TEST
 
+START_TEST(syscall_of_legacy_mode_enters_the_address_in_star_on_amd) {
+    static const enum fake_mode modes[] = {FAKE_RING3, FAKE_VM86};
+    const struct cpu_op op = fake_op(4);
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct fake *fake = create(modes[i]);
+
+        fake->cpu.msr.efer |= EFER_SCE;
+        ck_assert_int_eq(fake_fault(fake, cpu_op_syscall(&fake->cpu, &op)), VECTOR_UD); /* Intel's has none */
+        fake->is_amd = true;
+        fake->cpu.msr.star |= 0x12345678;
+        fake->cpu.hot.gpr[CPU_R11] = 99;
+        fake->cpu.hot.rflags |= FLAG_DF | FLAG_RF;
+        ck_assert_int_eq(cpu_op_syscall(&fake->cpu, &op), CPU_JUMP);
+        ck_assert_uint_eq(fake->cpu.hot.rip, 0x12345678);
+        ck_assert_uint_eq(fake->cpu.hot.rflags & (FLAG_VM | FLAG_IF | FLAG_RF | FLAG_DF), FLAG_DF);
+        ck_assert_uint_eq(fake->cpu.hot.gpr[CPU_R11], 99);
+        ck_assert_uint_eq(fake->cpu.cpl, 0);
+        assert_flat(&fake->cpu.segment[CPU_CS], 0x10, 0xc09b);
+        assert_flat(&fake->cpu.segment[CPU_SS], 0x18, 0xc093);
+        free(fake);
+    }
+}
+END_TEST
+
+START_TEST(sysret_of_legacy_mode_enables_interrupts_and_keeps_flags) {
+    struct fake *fake = create(FAKE_RING0);
+    const struct cpu_op op = fake_op(4);
+
+    fake->cpu.msr.efer |= EFER_SCE;
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysret(&fake->cpu, &op)), VECTOR_UD);
+    fake->is_amd = true;
+    fake->cpu.hot.gpr[CPU_RCX] = 0xffffffff00401000;
+    fake->cpu.hot.gpr[CPU_R11] = ~0ull;
+    fake->cpu.hot.rflags = FLAG_FIXED | FLAG_ZF;
+    ck_assert_int_eq(cpu_op_sysret(&fake->cpu, &op), CPU_JUMP);
+    ck_assert_uint_eq(fake->cpu.hot.rip, 0x401000);
+    ck_assert_uint_eq(fake->cpu.hot.rflags, FLAG_FIXED | FLAG_ZF | FLAG_IF);
+    ck_assert_uint_eq(fake->cpu.cpl, 3);
+    assert_flat(&fake->cpu.segment[CPU_CS], 0x33, 0xc0fb);
+    assert_flat(&fake->cpu.segment[CPU_SS], 0x3b, 0xc0f3);
+    ck_assert_int_eq(fake_fault(fake, cpu_op_sysret(&fake->cpu, &op)), VECTOR_GP); /* by a program */
+    free(fake);
+}
+END_TEST
+
 START_TEST(sysret_returns_to_64_bit_code) {
     struct fake *fake = create(FAKE_LONG0);
     const struct cpu_op op = fake_op(8);
@@ -287,6 +333,8 @@ int main(void) {
     tcase_add_test(tests, syscall_saves_rip_and_flags_and_enters_lstar);
     tcase_add_test(tests, syscall_without_sce_or_from_compatibility_mode_is_ud);
     tcase_add_test(tests, syscall_from_compatibility_mode_enters_cstar_on_amd);
+    tcase_add_test(tests, syscall_of_legacy_mode_enters_the_address_in_star_on_amd);
+    tcase_add_test(tests, sysret_of_legacy_mode_enables_interrupts_and_keeps_flags);
     tcase_add_test(tests, sysret_returns_to_64_bit_code);
     tcase_add_test(tests, single_step_follows_tf_at_the_end);
     tcase_add_test(tests, sysret_returns_to_compatibility_mode);
