@@ -106,6 +106,7 @@ enum cpu_stop {
     CPU_STOP_SHUTDOWN, /* triple fault */
     CPU_STOP_CHECK,    /* look at pending interrupts and requests before the next instruction */
     CPU_STOP_IO,       /* cpu->io.read waits for the caller's answer */
+    CPU_STOP_WAIT,     /* as HALT, with rip at the instruction: an x87 error is told to whoever sends IRQ 13 */
     CPU_STOP_DEBUG,    /* the debugger's breakpoint, watchpoint or step */
 };
 
@@ -172,6 +173,13 @@ struct cpu_msrs {
     uint64_t mcg_status, mcg_ctl, microcode;
 };
 
+/* What the x87 remembers of its last instruction, as far as it is known (cpu/x87.c). */
+struct cpu_x87 {
+    uint64_t instruction, data; /* offsets in their segments */
+    uint16_t code_selector, data_selector, opcode;
+    bool is_noted; /* the exception that this instruction left is */
+};
+
 /* 32 bit CPUID registers of one leaf. */
 struct cpu_cpuid {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
@@ -216,6 +224,9 @@ struct cpu {
     struct engine *engine;         /* the translator's per-machine state; opaque here */
     /* Calls fn(arg) with the guest's vector state put away and the host's ABI in force; nests. */
     uint64_t (*call_full)(struct cpu *cpu, uint64_t (*fn)(void *arg), void *arg);
+    /* The x87 instruction whose translated code is at the host address that ends in these bits: its rip, and the 11 bits
+       of its opcode. False: there is none. */
+    bool (*find_x87)(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode);
 
     /* --- architectural state --- */
     struct trapeze_segment segment[CPU_SEGMENTS], ldtr, tr;
@@ -227,6 +238,7 @@ struct cpu {
     uint64_t pdpte[4]; /* PAE: loaded with CR3 */
     uint64_t dr[8];
     struct cpu_msrs msr;
+    struct cpu_x87 x87;
     int64_t tsc_offset; /* guest TSC - host TSC */
     uint8_t cpl;
     bool interrupt_shadow; /* interrupts are held off until one more instruction has run */

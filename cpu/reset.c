@@ -44,6 +44,7 @@ static void reset_registers(struct cpu *cpu) {
 
 static void reset_vector_state(struct cpu *cpu) {
     cpu_clear(cpu->xsave, sizeof cpu->xsave);
+    cpu->x87 = (struct cpu_x87){0};
     *(uint16_t *)(cpu->xsave + XSAVE_FCW) = 0x40;
     cpu->xsave[XSAVE_FTW] = 0xff; /* tags 5555h: valid zeros */
     *(uint32_t *)(cpu->xsave + XSAVE_MXCSR) = 0x1f80;

@@ -2,8 +2,8 @@
  * XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, FXSAVE, FXRSTOR (SDM vol. 1, 10.5 and 13).
  *
  * The host makes and takes an image in standard format; what of it the guest's instruction writes or reads, and where,
- * is decided here, and everything that could make the host fault is checked before. The x87 instruction and data
- * pointers are saved as zero: the host's would be addresses of translated code. There are no supervisor components.
+ * is decided here, and everything that could make the host fault is checked before. The x87 pointers are the guest's
+ * (cpu/x87.c). There are no supervisor components.
  */
 #include "cpu/access.h"
 #include "cpu/model_internal.h"
@@ -141,8 +141,9 @@ enum cpu_result cpu_op_xsave(struct cpu *cpu, const struct cpu_op *op) {
         result = cpu_read_linear(cpu, area.linear + IMAGE_HEADER, &old_bv, 8, ACCESS_READ);
     if (result != CPU_NEXT)
         return result;
+    x87_note_pointers(cpu);
     uint8_t *image = xstate_save(cpu, area.mask);
-    cpu_clear(image + IMAGE_POINTERS, IMAGE_MXCSR - IMAGE_POINTERS);
+    x87_store_pointers(cpu, image, op->size == 8);
     bool is_optimised = (op->reg & 7) == 6;
     uint64_t bv = (old_bv & ~area.mask) | *xstate_bv(image);
     result = write_pieces(&area, image, is_optimised ? *xstate_bv(image) : area.mask);
@@ -159,8 +160,9 @@ enum cpu_result cpu_op_xsavec(struct cpu *cpu, const struct cpu_op *op) {
         result = check_area(&area, op, area_size(&area, area.mask), ACCESS_WRITE);
     if (result != CPU_NEXT)
         return result;
+    x87_note_pointers(cpu);
     uint8_t *image = xstate_save(cpu, area.mask);
-    cpu_clear(image + IMAGE_POINTERS, IMAGE_MXCSR - IMAGE_POINTERS);
+    x87_store_pointers(cpu, image, op->size == 8);
     uint64_t header[2] = {*xstate_bv(image), area.compacted};
     uint32_t mxcsr;
     cpu_copy(&mxcsr, image + IMAGE_MXCSR, 4);
@@ -246,6 +248,10 @@ static enum cpu_result restore(struct area *area, const struct cpu_op *op, const
                                  ACCESS_READ);
     if (result != CPU_NEXT)
         return result;
+    if (read & XSTATE_X87)
+        x87_load_pointers(cpu, image, op->size == 8);
+    else if (area->mask & XSTATE_X87)
+        cpu->x87 = (struct cpu_x87){0};
     cpu_copy(image + IMAGE_MXCSR, &mxcsr, 4);
     cpu_clear(image + IMAGE_HEADER, 64);
     *xstate_bv(image) = bv;
@@ -303,8 +309,9 @@ enum cpu_result cpu_op_fxsave(struct cpu *cpu, const struct cpu_op *op) {
     if (result != CPU_NEXT)
         return result;
     uint8_t *image = cpu->xsave_bounce;
+    x87_note_pointers(cpu);
     __asm__ volatile("fxsave64 (%0)" : : "r"(image) : "memory");
-    cpu_clear(image + IMAGE_POINTERS, IMAGE_MXCSR - IMAGE_POINTERS);
+    x87_store_pointers(cpu, image, op->size == 8);
     return cpu_write_linear(cpu, linear, image, fx_size(cpu), ACCESS_WRITE);
 }
 
@@ -325,6 +332,7 @@ enum cpu_result cpu_op_fxrstor(struct cpu *cpu, const struct cpu_op *op) {
     cpu_copy(&mxcsr, image + IMAGE_MXCSR, 4);
     if (!xstate_is_mxcsr_valid(cpu, mxcsr))
         return general_protection(cpu);
+    x87_load_pointers(cpu, image, op->size == 8);
     __asm__ volatile("fxrstor64 (%0)" : : "r"(image) : "memory");
     return CPU_NEXT;
 }

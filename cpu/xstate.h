@@ -14,6 +14,7 @@ enum {
 
 /* Offsets in the image. */
 enum {
+    IMAGE_OPCODE = 6,   /* FOP */
     IMAGE_POINTERS = 8, /* FIP, FCS, FDP, FDS in either layout, up to IMAGE_MXCSR */
     IMAGE_MXCSR = 24, IMAGE_ST = 32, IMAGE_XMM = 160, IMAGE_XMM_END = 416, IMAGE_HEADER = 512, IMAGE_EXTENDED = 576,
 };
@@ -39,6 +40,18 @@ void xstate_set_opmask(const struct cpu *cpu, uint8_t *image, unsigned n, uint64
 
 /* Whether an earlier x87 instruction left an unmasked exception, which the next one reports. */
 bool xstate_has_x87_error(void);
+
+/* ---- x87.c ---- */
+
+/* Brings cpu->x87 up to date, in guest terms, before it is stored. */
+void x87_note_pointers(struct cpu *cpu);
+/* From an image that the host's XSAVE has made. */
+void x87_note_image(struct cpu *cpu, const uint8_t *image);
+/* Puts it into an image of FXSAVE's layout, or takes it out and leaves zeros there; is_wide: with REX.W. */
+void x87_store_pointers(const struct cpu *cpu, uint8_t *image, bool is_wide);
+void x87_load_pointers(struct cpu *cpu, uint8_t *image, bool is_wide);
+/* Reports the exception that an x87 instruction has left: #MF, or where CR0.NE is clear FERR# and a wait for IRQ 13. */
+enum cpu_result x87_raise(struct cpu *cpu);
 
 /* #NM and #UD of x87 (is_vector false) and SSE or later instructions: CR0.EM, CR0.TS. */
 enum cpu_result xstate_check(struct cpu *cpu, bool is_vector);

@@ -71,6 +71,13 @@ static bool io_write(void *opaque, enum trapeze_space space, uint64_t address, u
     return false;
 }
 
+static void fp_error(void *opaque) {
+    struct pc *pc = opaque;
+    bus_lock(pc->bus);
+    fpu_error_assert(&pc->chips.fpu_error);
+    bus_unlock(pc->bus);
+}
+
 static void set_intr(void *opaque, bool asserted) {
     const struct pc_vcpu *vcpu = opaque;
     trapeze_vcpu_set_intr(vcpu->vcpu, asserted);
@@ -187,7 +194,7 @@ static bool create_machine(struct pc *pc, struct pc_error *error) {
                                           .vcpu_count = pc->config.vcpu_count,
                                           .code_cache = pc->config.code_cache,
                                           .windows = pc->config.windows,
-                                          .io = {io_read, io_write, pc},
+                                          .io = {io_read, io_write, fp_error, pc},
                                           .unimplemented = pc->config.unimplemented,
                                           .opaque = pc->config.opaque};
     const char *model = config.cpu_model ? config.cpu_model : "host", *text = NULL;

@@ -7,7 +7,7 @@
 
 /* Who asserts a line: lines shared by several are asserted while one of them asserts it. */
 enum source { SOURCE_ISA, SOURCE_ISA_SHARED, SOURCE_PCI, SOURCE_HPET, SOURCE_ACPI, SOURCE_TESTDEV, SOURCE_SHIFT = 8 };
-enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_RTC = 8, IRQ_SCI = 9, IRQ_MOUSE = 12, ISA_IRQS = 16, TIMER_PIN = 2 };
+enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_RTC = 8, IRQ_SCI = 9, IRQ_MOUSE = 12, IRQ_FPU = 13, ISA_IRQS = 16, TIMER_PIN = 2 };
 enum { PM_BASE = 0x600 };
 
 static const struct {
@@ -118,6 +118,7 @@ static void init_legacy(struct pc_chips *chips) {
     const struct irq_line tick = {legacy_set, chips, IRQ_TIMER}, rtc_line = {legacy_set, chips, IRQ_RTC};
     const struct irq_line reset = {reset_pulse, chips, 0};
     const struct irq_line port92_a20 = {a20_set, chips, A20_PORT92};
+    const struct irq_line fpu = line_of(chips, IRQ_FPU, SOURCE_ISA);
     const struct i8042_lines lines = {.keyboard = line_of(chips, IRQ_KEYBOARD, SOURCE_ISA),
                                       .mouse = line_of(chips, IRQ_MOUSE, SOURCE_ISA),
                                       .a20 = {a20_set, chips, A20_8042},
@@ -127,6 +128,7 @@ static void init_legacy(struct pc_chips *chips) {
     rtc_init(&chips->rtc, clock, &rtc_line, wall_clock, NULL);
     i8042_init(&chips->i8042, clock, &lines);
     port92_init(&chips->port92, &port92_a20, &reset);
+    fpu_error_init(&chips->fpu_error, &fpu);
     reset_control_init(&chips->reset_control, reset_control_written, chips);
     for (unsigned i = 0; i < PC_CHIPS_SERIAL; i++) {
         const struct irq_line line = line_of(chips, serial_ports[i].irq, i < 2 ? SOURCE_ISA : SOURCE_ISA_SHARED);
@@ -188,7 +190,7 @@ static bool create_chipset(struct pc_chips *chips) {
         return false;
     /* PIIX: PCI interrupts may go to 3..7, 9..12, 14 and 15. */
     for (unsigned irq = 3; irq < ISA_IRQS; irq++)
-        if (irq != IRQ_RTC && irq != 13)
+        if (irq != IRQ_RTC && irq != IRQ_FPU)
             pci_host.isa_irq[irq] = line_of(chips, irq, SOURCE_PCI);
     pci_host.acpi_pm = chips->acpi_pm;
     chips->pci_host = pci_host_create(&pci_host);
@@ -256,6 +258,7 @@ static bool attach_all(struct pc_chips *chips, char *reason, size_t size) {
         {true, TRAPEZE_PORT, 0x60, 1, &i8042_data_ops, &chips->i8042, "8042 data"},
         {true, TRAPEZE_PORT, 0x64, 1, &i8042_command_ops, &chips->i8042, "8042 command"},
         {true, TRAPEZE_PORT, 0x92, 1, &port92_ops, &chips->port92, "port 92h"},
+        {true, TRAPEZE_PORT, 0xf0, 1, &fpu_error_ops, &chips->fpu_error, "port F0h"},
         {true, TRAPEZE_PORT, ACPI_PM_SMI_PORT, ACPI_PM_SMI_PORTS, &acpi_pm_smi_ops, chips->acpi_pm, "SMI command"},
         {true, TRAPEZE_PORT, FW_CFG_PORT, FW_CFG_PORTS, &fw_cfg_ops, chips->fw_cfg, "fw_cfg"},
         {true, TRAPEZE_MMIO, IOAPIC_BASE, IOAPIC_WINDOW, &ioapic_ops, chips->ioapic, "I/O APIC"},
@@ -373,6 +376,7 @@ void pc_chips_reset(struct pc_chips *chips) {
     rtc_reset(&chips->rtc);
     i8042_reset(&chips->i8042);
     port92_reset(&chips->port92);
+    fpu_error_reset(&chips->fpu_error);
     reset_control_reset(&chips->reset_control);
     for (unsigned i = 0; i < PC_CHIPS_SERIAL; i++)
         if (chips->config.serial[i])

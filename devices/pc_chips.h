@@ -1,5 +1,5 @@
 /*
- * The chips of a PC on its bus, wired: two 8259, 8254, RTC, 8042, serial ports, ports 92h and CF9h, local APICs, I/O
+ * The chips of a PC on its bus, wired: two 8259, 8254, RTC, 8042, serial ports, ports 92h, F0h and CF9h, local APICs, I/O
  * APIC, HPET, ACPI power management, PCI, fw_cfg, and the test devices asked for. Knows devices alone; the processors
  * and the memory behind them are callbacks (devices/pc.c).
  */
@@ -12,6 +12,7 @@
 #include "devices/clock.h"
 #include "devices/debug_exit.h"
 #include "devices/debugcon.h"
+#include "devices/fpu_error.h"
 #include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/i8042.h"
@@ -65,6 +66,7 @@ struct pc_chips {
     struct rtc rtc;
     struct i8042 i8042;
     struct port92 port92;
+    struct fpu_error fpu_error;
     struct reset_control reset_control;
     struct uart uart[PC_CHIPS_SERIAL];
     struct debugcon debugcon;

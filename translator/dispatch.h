@@ -37,7 +37,7 @@ static inline bool dispatch_is_misaligned(const struct site *site, uint64_t line
 /* A fault of a memory operand, unless one comes before it. */
 static inline enum cpu_result dispatch_operand_fault(struct cpu *cpu, const struct site *site, enum cpu_result result) {
     bool is_late = result == CPU_FAULT && (site->data & SITE_X87) && xstate_has_x87_error();
-    return is_late ? cpu_fault(cpu, VECTOR_MF) : result;
+    return is_late ? x87_raise(cpu) : result;
 }
 
 #endif

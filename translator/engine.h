@@ -153,6 +153,8 @@ uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_commit(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_fault(struct cpu *cpu, uint64_t return_address);
+/* cpu->find_x87 */
+bool engine_find_x87(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode);
 /* Full state: the host code for cpu->hot.rip, or 0 when the run loop has to do something first. */
 uint64_t engine_dispatch(struct cpu *cpu);
 /* Runs translated code from `host` on until a C function answers 0. */

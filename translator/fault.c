@@ -6,11 +6,20 @@
 #include "cpu/window.h"
 #include "translator/dispatch.h"
 
+/* What an instruction of translated code has behind its prefixes. */
+static uint8_t opcode_of(const uint8_t *code) {
+    while (*code == 0x65 || *code == 0x66 || *code == 0x67 || *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)
+        code++;
+    return *code;
+}
+
+static bool is_x87(const uint8_t *code) {
+    return (opcode_of(code) & 0xf8) == 0xd8;
+}
+
 /* Whether a floating-point trap came from the x87 (or an MMX instruction that found its error pending). */
 static bool is_x87_error(const uint8_t *code) {
-    while (*code == 0x66 || *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)
-        code++;
-    if ((*code & 0xf8) == 0xd8 || *code == 0x9b)
+    if (is_x87(code) || opcode_of(code) == 0x9b)
         return true;
     uint32_t mxcsr;
     __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
@@ -162,6 +171,32 @@ static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t
 
 /* ---- All of them ---- */
 
+/* The 11 bits of the opcode at a linear address; prefixes do not count. */
+static uint16_t x87_opcode(struct cpu *cpu, uint64_t linear) {
+    uint8_t byte = 0, before;
+    guest_physical at;
+    for (unsigned i = 0; i < 15 && cpu_walk_debug(cpu, linear + i, &at); i++) {
+        struct memory_region *region = memory_find(cpu->memory, at);
+        before = byte;
+        byte = region ? *memory_host(region, at) : 0;
+        if ((before & 0xf8) == 0xd8)
+            return (uint16_t)((before & 7) << 8 | byte);
+    }
+    return 0;
+}
+
+bool engine_find_x87(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode) {
+    const struct code_cache *cache = &cpu->engine->cache;
+    uint64_t address = (uint64_t)cache->execute + (uint32_t)(host - (uint32_t)(uint64_t)cache->execute);
+    struct block *block = host && code_cache_holds(cache, address) ? code_cache_find(cache, address) : NULL;
+    /* What the host has kept may be of anybody's: an address of the same lower half. */
+    if (!block || !is_x87((const uint8_t *)address))
+        return false;
+    *rip = block_rip_at(block, address);
+    *opcode = x87_opcode(cpu, *rip + (cpu_is_64bit(cpu) ? 0 : cpu->segment[CPU_CS].base));
+    return true;
+}
+
 static uint64_t handle_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
     const struct cpu_translator *translator = cpu_translator(cpu);
     enum { SIGNAL_ILL = 4, SIGNAL_BUS = 7, SIGNAL_FPE = 8, SIGNAL_SEGV = 11, FPE_CODE_INTDIV = 1 };
@@ -174,7 +209,7 @@ static uint64_t handle_fault(struct cpu *cpu, const struct block *block, uint64_
         if (translator->fault.code == FPE_CODE_INTDIV)
             return dispatch_after(cpu, cpu_fault(cpu, VECTOR_DE));
         if (is_x87_error((const uint8_t *)return_address))
-            return dispatch_after(cpu, cpu_fault(cpu, VECTOR_MF));
+            return dispatch_after(cpu, x87_raise(cpu));
         return dispatch_after(cpu, cpu_fault(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD));
     case SIGNAL_ILL:
         return dispatch_after(cpu, cpu_fault(cpu, VECTOR_UD));

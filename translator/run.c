@@ -248,7 +248,7 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
         }
         if (result != CPU_STOP) {
             run_translated(engine, cpu);
-            if (cpu->stop == CPU_STOP_HALT)
+            if (cpu->stop == CPU_STOP_HALT || cpu->stop == CPU_STOP_WAIT)
                 cpu->halted = true;
             if (cpu->stop == CPU_STOP_DEBUG) {
                 debug_exit(cpu, exit);

@@ -27,9 +27,11 @@ void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing) 
     t->ended = true;
 }
 
-/* Memory operands that are longer or shorter than the operand size: far pointers, table images, selectors. */
+/* Memory operands that are longer or shorter than the operand size: far pointers, images, selectors. */
 static bool has_other_memory_size(cpu_op_function *function) {
-    return function == cpu_op_far_call || function == cpu_op_far_jmp || function == cpu_op_load_far_pointer ||
+    return function == cpu_op_fxsave || function == cpu_op_fxrstor || function == cpu_op_xsave ||
+           function == cpu_op_xsavec || function == cpu_op_xsaves || function == cpu_op_xrstor ||
+           function == cpu_op_xrstors || function == cpu_op_far_call || function == cpu_op_far_jmp || function == cpu_op_load_far_pointer ||
            function == cpu_op_lgdt || function == cpu_op_lidt || function == cpu_op_lar || function == cpu_op_lsl;
 }
 
@@ -186,6 +188,17 @@ int translate_fault(const struct translation *t) {
     }
 }
 
+/* FNINIT runs as it is; what is kept of the last x87 instruction (cpu/x87.c) ends with it. */
+static void emit_forget_pointers(struct translation *t) {
+    enum { BYTES = sizeof(struct cpu_x87) };
+    _Static_assert(BYTES % 8 == 0, "cleared by eight bytes");
+    for (int32_t i = 0; i < BYTES; i += 8) {
+        struct emit_memory place = memory_at(REG_R, R_STATE(x87) + i);
+        emit_op_memory(&t->e, 0, true, 0xc7, 0, &place);
+        emit_u32(&t->e, 0);
+    }
+}
+
 static void translate_instruction(struct translation *t) {
     const struct rule *rule = &t->in.rule;
     if (rule->kind == RULE_NONE || rule->kind == RULE_UD) {
@@ -240,6 +253,8 @@ static void translate_instruction(struct translation *t) {
         break;
     default:
         translate_copy(t);
+        if (t->in.z.mnemonic == ZYDIS_MNEMONIC_FNINIT)
+            emit_forget_pointers(t);
     }
 }
 

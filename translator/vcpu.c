@@ -11,6 +11,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/views.h"
+#include "cpu/xstate.h"
 #include "translator/machine.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -62,6 +63,7 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     cpu->model = machine->model;
     cpu->engine = engine;
     cpu->call_full = engine_call_full;
+    cpu->find_x87 = engine_find_x87;
     cpu->has_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
     cpu->windows = (unsigned)machine->config.windows;
     cpu->hot.self = cpu;
@@ -225,6 +227,8 @@ EXPORT enum trapeze_status trapeze_vcpu_set_registers(struct trapeze_vcpu *vcpu,
 
 EXPORT void trapeze_vcpu_get_xsave(const struct trapeze_vcpu *vcpu, uint8_t image[TRAPEZE_XSAVE_SIZE]) {
     memcpy(image, vcpu->cpu->xsave, TRAPEZE_XSAVE_SIZE);
+    x87_note_image(vcpu->cpu, image);
+    x87_store_pointers(vcpu->cpu, image, true);
 }
 
 EXPORT enum trapeze_status trapeze_vcpu_set_xsave(struct trapeze_vcpu *vcpu, const uint8_t image[TRAPEZE_XSAVE_SIZE]) {
@@ -238,6 +242,7 @@ EXPORT enum trapeze_status trapeze_vcpu_set_xsave(struct trapeze_vcpu *vcpu, con
         if (header[i])
             return TRAPEZE_INVALID;
     memcpy(vcpu->cpu->xsave, image, TRAPEZE_XSAVE_SIZE);
+    x87_load_pointers(vcpu->cpu, vcpu->cpu->xsave, true);
     return TRAPEZE_OK;
 }
 

@@ -45,6 +45,9 @@ enum trapeze_space { TRAPEZE_PORT, TRAPEZE_MMIO };
 struct trapeze_io {
     bool (*read)(void *opaque, enum trapeze_space space, uint64_t address, unsigned size, uint64_t *value);
     bool (*write)(void *opaque, enum trapeze_space space, uint64_t address, unsigned size, uint64_t value);
+    /* FERR#: a vCPU whose CR0.NE is clear has met an x87 error, and waits for the interrupt that comes of it (IRQ 13 of a
+       PC). NULL: the error is #MF, as with CR0.NE set. */
+    void (*fp_error)(void *opaque);
     void *opaque;
 };
 

@@ -184,8 +184,15 @@ static uint64_t one = 0x3ff0000000000000; /* 1.0 */
 SNIPPET(s_fnstenv, "fninit", "faddl (%rbx)\n fnstenv (%rdx)");
 SNIPPET(s_fxsave, "fninit", "fldl (%rbx)\n fxsave64 (%rdx)");
 
-/* The saved pointers are the guest's, whatever address its code was really run at. */
-/* The last instruction's own address or operand, or zero where none is told (docs/limits.md): never the host's. */
+SNIPPET(s_error_pointers, "fninit\n fldcw (%rbx)\n fld1", "fdivl 8(%rdx)\n nop\n fnstenv 32(%rdx)");
+SNIPPET(s_error_fxsave, "fninit\n fldcw (%rbx)\n fld1", "fdivl (%rcx)\n fxsave64 (%rdx)");
+SNIPPET(s_reload_env, "fninit", "fldenv (%rdx)\n fnstenv 32(%rdx)");
+SNIPPET(s_reload_wide, "fninit", "fxrstor64 (%rdx)\n fxsave64 (%rdx)");
+
+/*
+ * The saved pointers are the guest's, whatever address its code was really run at: always while an unmasked exception
+ * waits, else those of the last instruction or zero (docs/limits.md).
+ */
 static void check_pointer(const char *name, word got, word want) {
     check(name, got ? got : want, want);
 }
@@ -207,6 +214,87 @@ static void instruction_pointers(void) {
     __asm__ volatile("fninit");
 }
 
+static uint32_t env_word(unsigned at) {
+    return *(uint32_t *)(environment + at);
+}
+
+static void pointers_of_exceptions(void) {
+    static double zero;
+    struct state state;
+    memory_set(environment, 0, sizeof environment);
+    state_init(&state, s_error_pointers);
+    state.gpr[RBX] = (word)control_words;
+    state.gpr[RDX] = (word)environment;
+    run(&state);
+    check("error_fip", env_word(32 + 12), (uint32_t)(word)s_error_pointers_at);
+    check("error_fop", env_word(32 + 16) >> 16, 0x472); /* dc 72 08 */
+    check("error_fdp", env_word(32 + 20), (uint32_t)(word)(environment + 8));
+    state_init(&state, s_error_fxsave);
+    state.gpr[RBX] = (word)control_words;
+    state.gpr[RCX] = (word)&zero;
+    state.gpr[RDX] = (word)environment;
+    run(&state);
+    check("error_fxsave_fip", *(uint64_t *)(environment + 8), (word)s_error_fxsave_at);
+    check("error_fxsave_fdp", *(uint64_t *)(environment + 16), (word)&zero);
+    check("error_fxsave_fop", *(uint16_t *)(environment + 6), 0x431); /* dc 31 */
+    __asm__ volatile("fnclex; fninit");
+}
+
+static void loaded_pointers(void) {
+    static const uint32_t pointers[4] = {0x12345678, 0x01230008, 0x9abcdef0, 0xffff0010};
+    struct state state;
+    __asm__ volatile("fninit; fnstenv %0" : "=m"(environment));
+    memory_copy(environment + 12, pointers, sizeof pointers);
+    state_init(&state, s_reload_env);
+    state.gpr[RDX] = (word)environment;
+    run(&state);
+    for (unsigned i = 0; i < 4; i++)
+        check("loaded_pointer_is_stored_again", env_word(32 + 12 + 4 * i), pointers[i]);
+    __asm__ volatile("fninit; fxsave64 %0" : "=m"(environment));
+    *(uint64_t *)(environment + 8) = 0x7fff12345678;
+    *(uint64_t *)(environment + 16) = 0x7ffe87654321;
+    state_init(&state, s_reload_wide);
+    state.gpr[RDX] = (word)environment;
+    run(&state);
+    check("loaded_fip_is_saved_again", *(uint64_t *)(environment + 8), 0x7fff12345678);
+    check("loaded_fdp_is_saved_again", *(uint64_t *)(environment + 16), 0x7ffe87654321);
+    __asm__ volatile("fninit");
+}
+
+/* ---- CR0.NE clear: FERR# and IRQ 13 ---- */
+
+enum { V_IRQ13 = 0x30 + 13, CR0_NE_BIT = 1 << 5 };
+static unsigned fpu_interrupts;
+static word interrupted_ip;
+
+static bool take_fpu_interrupt(struct state *state) {
+    fpu_interrupts++;
+    interrupted_ip = state->ip;
+    out8(0xf0, 0);
+    __asm__ volatile("fnclex");
+    out8(0xa0, 0x20);
+    out8(0x20, 0x20);
+    return true;
+}
+
+static void errors_without_ne(void) {
+    struct state state;
+    trap_handlers[V_IRQ13] = take_fpu_interrupt;
+    out8(0x21, in8(0x21) & ~4u);
+    out8(0xa1, in8(0xa1) & ~0x20u);
+    write_cr0(read_cr0() & ~(word)CR0_NE_BIT);
+    state_init(&state, s_x87_zero_divide);
+    state.gpr[RBX] = (word)control_words;
+    state.flags |= IF;
+    run(&state);
+    write_cr0(read_cr0() | CR0_NE_BIT);
+    check("error_without_ne_is_no_exception", state.vector, V_END);
+    check("error_without_ne_is_irq_13", fpu_interrupts, 1);
+    check("irq_13_comes_before_the_next_x87_instruction", interrupted_ip, (word)s_x87_zero_divide_at + 4);
+    trap_handlers[V_IRQ13] = NULL;
+    __asm__ volatile("fninit");
+}
+
 int main(void) {
     pic_init(0x30);
     state_across_interrupts();
@@ -215,5 +303,8 @@ int main(void) {
     numeric_exceptions();
     pending_errors_come_before_faults();
     instruction_pointers();
+    pointers_of_exceptions();
+    loaded_pointers();
+    errors_without_ne();
     return 0;
 }

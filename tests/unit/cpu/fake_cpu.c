@@ -217,6 +217,8 @@ struct fake_cpu *fake_cpu_create(enum fake_mode mode, const char *model) {
     fake->cpu.xcr0 = 1;
     fake->cpu.dr[7] = 0x400;
     set_mode(fake, mode);
+    static const struct trapeze_config config;
+    fake->cpu.config = &config;
     fake->cpu.hot.run = 1;
     fake->cpu.hot.rip = FAKE_CODE;
     cpu_rsp(&fake->cpu) = FAKE_STACK;

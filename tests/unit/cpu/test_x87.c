@@ -93,6 +93,69 @@ START_TEST(frstor_brings_back_what_fnsave_saved_and_reset) {
 }
 END_TEST
 
+/* Pointers that the guest has loaded come back in every layout, and FNSAVE forgets them. */
+START_TEST(loaded_pointers_are_stored_again) {
+    static const struct {
+        enum fake_mode mode;
+        unsigned size;
+        uint32_t instruction, code, data, selector; /* as they lie in the environment, with the opcode's place */
+    } rows[] = {
+        {FAKE_LONG0, 4, 0x89abcdef, 0x07450033, 0x12345678, 0xffff002b},
+        {FAKE_RING0, 4, 0x00401000, 0x0123001b, 0xbffff000, 0xffff0023},
+        {FAKE_RING0, 2, 0x1234, 0x001b, 0xfff0, 0x0023},
+        {FAKE_REAL, 4, 0xffff5678, 0x00001745, 0xffff9abc, 0x0000f000},
+        {FAKE_REAL, 2, 0x5678, 0x1745, 0x9abc, 0xf000},
+        {FAKE_VM86, 2, 0x5678, 0x1745, 0x9abc, 0xf000},
+    };
+    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fake_cpu *fake = fake_cpu_create(rows[i].mode, "qemu64");
+        unsigned size = rows[i].size;
+        struct cpu_op op = fake_memory_operand(fake, size, AREA);
+        const uint32_t pointers[4] = {rows[i].instruction, rows[i].code, rows[i].data, rows[i].selector};
+        struct live_state live;
+        load_state(&live, 0x27f, 0x3800);
+        ck_assert_int_eq(live_run(cpu_op_fnstenv, fake, &op, &live, X87), CPU_NEXT);
+        for (unsigned k = 0; k < 4; k++)
+            fake_put(fake, AREA + (3 + k) * size, pointers[k], size);
+        ck_assert_int_eq(live_run(cpu_op_fldenv, fake, &op, &live, X87), CPU_NEXT);
+        for (unsigned round = 0; round < 2; round++) {
+            memset(fake->memory + AREA, 0xcc, 256);
+            ck_assert_int_eq(live_run(round ? cpu_op_fnsave : cpu_op_fnstenv, fake, &op, &live, X87), CPU_NEXT);
+            for (unsigned k = 0; k < 4; k++)
+                ck_assert_uint_eq(fake_get(fake, AREA + (3 + k) * size, size), pointers[k]);
+        }
+        ck_assert_uint_eq(fake->cpu.x87.instruction | fake->cpu.x87.data | fake->cpu.x87.opcode, 0);
+        fake_cpu_destroy(fake);
+    }
+}
+END_TEST
+
+static unsigned told;
+
+static void tell(void *opaque) {
+    ck_assert_ptr_eq(opaque, &told);
+    told++;
+}
+
+START_TEST(error_without_ne_is_told_by_ferr_and_waits) {
+    const struct trapeze_config config = {.io = {.fp_error = tell, .opaque = &told}};
+    struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "qemu64");
+    struct cpu_op op = fake_memory_operand(fake, 4, AREA);
+    struct live_state live;
+    fake->cpu.config = &config;
+    fake->cpu.cr0 &= ~CR0_NE;
+    load_state(&live, 0x37e, 0x8081);
+    ck_assert_int_eq(live_run(cpu_op_frstor, fake, &op, &live, X87), CPU_STOP);
+    ck_assert_int_eq(fake->cpu.stop, CPU_STOP_WAIT);
+    ck_assert_uint_eq(told, 1);
+    fake->cpu.cr0 |= CR0_NE;
+    load_state(&live, 0x37e, 0x8081);
+    ck_assert_int_eq(fake_vector(fake, live_run(cpu_op_frstor, fake, &op, &live, X87)), VECTOR_MF);
+    ck_assert_uint_eq(told, 1);
+    fake_cpu_destroy(fake);
+}
+END_TEST
+
 START_TEST(store_that_faults_leaves_the_exceptions_unmasked) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "qemu64");
     struct cpu_op op = fake_memory_operand(fake, 4, 0x2ff0);
@@ -137,6 +200,8 @@ int main(void) {
     tcase_add_test(tests, fnstenv_has_a_layout_for_each_mode_and_masks_exceptions);
     tcase_add_test(tests, fldenv_takes_what_fnstenv_gave);
     tcase_add_test(tests, frstor_brings_back_what_fnsave_saved_and_reset);
+    tcase_add_test(tests, loaded_pointers_are_stored_again);
+    tcase_add_test(tests, error_without_ne_is_told_by_ferr_and_waits);
     tcase_add_test(tests, store_that_faults_leaves_the_exceptions_unmasked);
     tcase_add_test(tests, pending_exception_comes_before_a_load_and_not_before_a_store);
     tcase_add_test(tests, lazy_switching_traps);

@@ -72,6 +72,38 @@ START_TEST(xrstors_brings_back_what_xsaves_saved) {
 }
 END_TEST
 
+static void check_pointers(cpu_op_function *save, cpu_op_function *restore, unsigned size, bool is_wide) {
+    struct fake_cpu *fake = create(FAKE_LONG0);
+    if (!fake)
+        return;
+    struct live_state live;
+    struct cpu_op op = area_op(fake, 4);
+    op.size = (uint8_t)size;
+    live_fill(&live, fake->cpu.xcr0, 1);
+    ck_assert_int_eq(live_run(save, fake, &op, &live, fake->cpu.xcr0), CPU_NEXT);
+    fake_put(fake, AREA + 6, 0x765, 2);
+    fake_put(fake, AREA + 8, 0x00007fff12345678, 8);
+    fake_put(fake, AREA + 16, 0x00006ffe9abcdef0, 8);
+    ck_assert_int_eq(live_run(restore, fake, &op, &live, fake->cpu.xcr0), CPU_NEXT);
+    memset(fake->memory + AREA, 0, 512);
+    ck_assert_int_eq(live_run(save, fake, &op, &live, fake->cpu.xcr0), CPU_NEXT);
+    ck_assert_uint_eq(fake_get(fake, AREA + 6, 2), 0x765);
+    ck_assert_uint_eq(fake_get(fake, AREA + 8, 8), 0x00007fff12345678);
+    ck_assert_uint_eq(fake_get(fake, AREA + 16, 8), 0x00006ffe9abcdef0);
+    ck_assert_uint_eq(fake->cpu.x87.instruction, is_wide ? 0x00007fff12345678 : 0x12345678);
+    fake_cpu_destroy(fake);
+}
+
+/* With REX.W they have 64 bits, else 32 and a selector. */
+START_TEST(loaded_x87_pointers_are_saved_again) {
+    check_pointers(cpu_op_xsave, cpu_op_xrstor, 4, false);
+    check_pointers(cpu_op_xsave, cpu_op_xrstor, 8, true);
+    check_pointers(cpu_op_xsavec, cpu_op_xrstor, 8, true);
+    check_pointers(cpu_op_fxsave, cpu_op_fxrstor, 4, false);
+    check_pointers(cpu_op_fxsave, cpu_op_fxrstor, 8, true);
+}
+END_TEST
+
 START_TEST(xsave_writes_the_asked_components_and_nothing_else) {
     struct fake_cpu *fake = create(FAKE_LONG0);
     if (!fake)
@@ -294,6 +326,7 @@ int main(void) {
     tcase_add_test(tests, xrstor_brings_back_what_xsave_saved);
     tcase_add_test(tests, xrstor_brings_back_what_xsavec_saved);
     tcase_add_test(tests, xrstors_brings_back_what_xsaves_saved);
+    tcase_add_test(tests, loaded_x87_pointers_are_saved_again);
     tcase_add_test(tests, xsave_writes_the_asked_components_and_nothing_else);
     tcase_add_test(tests, xsavec_and_xsaveopt_leave_initial_components_out);
     tcase_add_test(tests, compacted_offsets_follow_the_components_asked_for);

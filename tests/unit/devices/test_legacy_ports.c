@@ -1,4 +1,4 @@
-/* Port 92h, the debug console, isa-debug-exit and pc-testdev, each on the bus as the machine attaches it. */
+/* Ports 92h and F0h, the debug console, isa-debug-exit and pc-testdev, each on the bus as the machine attaches it. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,6 +7,7 @@
 #include "devices/debug_exit.h"
 #include "devices/debugcon.h"
 #include "devices/event_loop.h"
+#include "devices/fpu_error.h"
 #include "devices/pc_testdev.h"
 #include "devices/port92.h"
 #include "tests/unit/devices/device_test.h"
@@ -47,6 +48,25 @@ START_TEST(port92_gates_a20_and_resets_on_the_rising_bit) {
     port92_reset(&port);
     ck_assert(!a20.level);
     ck_assert_uint_eq(in(0x92, 1), 0);
+}
+END_TEST
+
+START_TEST(fpu_error_drives_its_line_until_port_f0_is_written) {
+    struct line_probe irq = {0};
+    const struct irq_line line = line_probe_line(&irq);
+    struct fpu_error fpu_error;
+    fpu_error_init(&fpu_error, &line);
+    bus_attach(bus, TRAPEZE_PORT, 0xf0, 1, &fpu_error_ops, &fpu_error, "port F0h");
+    fpu_error_assert(&fpu_error);
+    fpu_error_assert(&fpu_error);
+    ck_assert_uint_eq(in(0xf0, 1), 0xff);
+    ck_assert(irq.level);
+    out(0xf0, 1, 0);
+    ck_assert(!irq.level);
+    fpu_error_assert(&fpu_error);
+    fpu_error_reset(&fpu_error);
+    ck_assert(!irq.level);
+    ck_assert_uint_eq(irq.rises, 2);
 }
 END_TEST
 
@@ -131,6 +151,7 @@ int main(void) {
     TCase *tests = tcase_create("legacy_ports");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, port92_gates_a20_and_resets_on_the_rising_bit);
+    tcase_add_test(tests, fpu_error_drives_its_line_until_port_f0_is_written);
     tcase_add_test(tests, debug_console_writes_through_and_is_found);
     tcase_add_test(tests, debug_exit_status_is_odd);
     tcase_add_test(tests, pc_testdev_answers_where_the_tests_look);
