@@ -52,6 +52,8 @@ static enum cpu_result transfer_real(struct cpu *cpu, const struct far_transfer 
     struct stack stack;
 
     stack_current(cpu, &stack);
+    if (transfer->is_call && stack_check_room(cpu, &stack, 2, transfer->size) != CPU_NEXT)
+        return CPU_FAULT;
     if (transfer->offset > limit)
         return cpu_fault_code(cpu, VECTOR_GP, 0);
     if (transfer->is_call && stack_push(cpu, &stack, frame, 2, transfer->size) != CPU_NEXT)
@@ -71,10 +73,12 @@ static enum cpu_result enter_same_level(struct cpu *cpu, const struct far_transf
     const uint64_t frame[2] = {cpu->segment[CPU_CS].selector, transfer->return_rip};
     struct stack stack;
 
+    stack_current(cpu, &stack);
+    if (transfer->is_call && stack_check_room(cpu, &stack, 2, transfer->size) != CPU_NEXT)
+        return CPU_FAULT;
     if (descriptor_check_rip(cpu, code, rip) != CPU_NEXT || descriptor_mark_accessed(cpu, code) != CPU_NEXT)
         return CPU_FAULT;
     if (transfer->is_call) {
-        stack_current(cpu, &stack);
         if (stack_push(cpu, &stack, frame, 2, transfer->size) != CPU_NEXT)
             return CPU_FAULT;
         cpu_rsp(cpu) = stack.pointer;
@@ -191,7 +195,8 @@ static enum cpu_result call_inner(struct cpu *cpu, const struct far_transfer *tr
         frame[count++] = parameters[i - 1];
     frame[count++] = cpu->segment[CPU_CS].selector;
     frame[count++] = transfer->return_rip;
-    if (descriptor_check_rip(cpu, &gate->code, gate->rip) != CPU_NEXT ||
+    if (stack_check_room(cpu, &inner, count, gate->size) != CPU_NEXT ||
+        descriptor_check_rip(cpu, &gate->code, gate->rip) != CPU_NEXT ||
         descriptor_mark_accessed(cpu, &gate->code) != CPU_NEXT ||
         stack_push(cpu, &inner, frame, count, gate->size) != CPU_NEXT)
         return CPU_FAULT;

@@ -229,12 +229,13 @@ static enum cpu_result push_and_enter(struct cpu *cpu, const struct interrupt_ev
     } else {
         stack_current(cpu, &stack);
     }
-    if (descriptor_check_rip(cpu, &target->code, target->rip) != CPU_NEXT ||
-        descriptor_mark_accessed(cpu, &target->code) != CPU_NEXT)
-        return CPU_FAULT;
 
     const unsigned count = build_frame(cpu, event, is_inner, frame);
 
+    if (stack_check_room(cpu, &stack, count, target->size) != CPU_NEXT ||
+        descriptor_check_rip(cpu, &target->code, target->rip) != CPU_NEXT ||
+        descriptor_mark_accessed(cpu, &target->code) != CPU_NEXT)
+        return CPU_FAULT;
     if (stack_push(cpu, &stack, frame, count, target->size) != CPU_NEXT)
         return CPU_FAULT;
     if (cpu_is_vm86(cpu)) {

@@ -111,6 +111,21 @@ static enum cpu_result first_fault(struct cpu *cpu, const struct stack *stack, u
     return CPU_FAULT;
 }
 
+enum cpu_result stack_check_room(struct cpu *cpu, const struct stack *stack, unsigned count, unsigned size) {
+    const unsigned bytes = count * size;
+    uint64_t offset = (stack->pointer - bytes) & stack->mask, linear;
+
+    if (is_contiguous(stack, offset, bytes))
+        return locate(cpu, stack, offset, bytes, &linear);
+    offset = stack->pointer;
+    for (unsigned i = 0; i < count; i++) {
+        offset = (offset - size) & stack->mask;
+        if (locate(cpu, stack, offset, size, &linear) != CPU_NEXT)
+            return CPU_FAULT;
+    }
+    return CPU_NEXT;
+}
+
 enum cpu_result stack_push(struct cpu *cpu, struct stack *stack, const uint64_t *values, unsigned count,
                            unsigned size) {
     const unsigned bytes = count * size;

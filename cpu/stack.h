@@ -25,6 +25,8 @@ void stack_of_segment(const struct trapeze_segment *segment, uint64_t pointer, b
 /* A 64-bit stack. */
 void stack_of_pointer(uint64_t pointer, bool is_supervisor, struct stack *stack);
 
+/* Whether a frame would fit the segment: the limit, or canonical addresses, of what stack_push writes. #SS. */
+enum cpu_result stack_check_room(struct cpu *cpu, const struct stack *stack, unsigned count, unsigned size);
 /*
  * Pushes count values of size bytes, values[0] first, and lowers stack->pointer. #SS with stack->error_code, or #PF:
  * nothing was written then. At most STACK_MAX_BYTES.

@@ -139,6 +139,20 @@ START_TEST(each_bad_target_has_its_error_code) {
 }
 END_TEST
 
+START_TEST(calls_without_room_on_the_stack_fault_before_their_target_does) {
+    static const enum fake_mode modes[] = {FAKE_RING0, FAKE_REAL};
+    for (unsigned i = 0; i < 2; i++) {
+        struct fake *fake = fake_create(modes[i]);
+
+        fake->cpu.segment[CPU_CS].limit = 0xffff;
+        fake->cpu.segment[CPU_SS].limit = (uint32_t)cpu_rsp(&fake->cpu) - 2;
+        ck_assert_int_eq(fake_fault(fake, call(fake, 4, SEL_CODE16, 0x10000)), VECTOR_SS);
+        ck_assert_int_eq(fake_fault(fake, jmp(fake, 4, SEL_CODE16, 0x10000)), VECTOR_GP);
+        free(fake);
+    }
+}
+END_TEST
+
 /* ---- Call gates ---- */
 
 START_TEST(call_gate_copies_parameters_to_the_inner_stack) {
@@ -336,6 +350,7 @@ int main(void) {
     tcase_add_test(tests, memory_operand_has_offset_and_selector);
     tcase_add_test(tests, long_mode_jumps_to_compatibility_mode);
     tcase_add_loop_test(tests, each_bad_target_has_its_error_code, 0, sizeof bad_jumps / sizeof bad_jumps[0]);
+    tcase_add_test(tests, calls_without_room_on_the_stack_fault_before_their_target_does);
     tcase_add_test(tests, call_gate_copies_parameters_to_the_inner_stack);
     tcase_add_test(tests, call_through_a_gate_and_back_restores_the_caller);
     tcase_add_test(tests, call_gate_of_the_same_level_pushes_by_its_own_size);

@@ -189,6 +189,11 @@ START_TEST(handler_beyond_the_code_limit_is_gp_0) {
 
     fake_gate(fake, 0x30, SEL_CODE16, 0x10000, INTERRUPT_GATE);
     assert_gate_fault(fake, int_n(fake, 0x30), VECTOR_GP, 0);
+    fake->cpu.segment[CPU_SS].limit = (uint32_t)cpu_rsp(&fake->cpu) - 2; /* no room for the frame comes first, */
+    assert_gate_fault(fake, int_n(fake, 0x30), VECTOR_SS, 0);
+    fake->cpu.segment[CPU_SS].limit = 0xffffffff;
+    fake->absent_page = (cpu_rsp(&fake->cpu) - 1) & ~0xfffull; /* no page comes last */
+    assert_gate_fault(fake, int_n(fake, 0x30), VECTOR_GP, 0);
     free(fake);
 }
 END_TEST
