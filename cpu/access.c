@@ -4,6 +4,7 @@
  */
 #include "cpu/access.h"
 #include "cpu/io.h"
+#include "cpu/mode.h"
 #include "cpu/views.h"
 #include "cpu/watch.h"
 #include "memory/guest_memory.h"
@@ -290,15 +291,46 @@ enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, u
     return CPU_NEXT;
 }
 
+/* Of the data types of table 6-7, by their sizes. Vectors of 16 bytes and more are not checked, or are #GP. */
+static unsigned alignment_of(unsigned size) {
+    switch (size) {
+    case 2:
+    case 14: /* environments of 16-bit code */
+    case 94:
+        return 2;
+    case 4:
+    case 6: /* far pointers */
+    case 28:
+    case 108:
+        return 4;
+    case 8:
+    case 10: /* extended precision */
+        return 8;
+    default:
+        return 1;
+    }
+}
+
+enum cpu_result cpu_check_alignment(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access) {
+    if (!(cpu->mode_key & MODE_ALIGNMENT) || !(linear & (alignment_of(size) - 1)))
+        return CPU_NEXT;
+    enum cpu_result result = cpu_probe_linear(cpu, linear, size, access);
+    return result == CPU_NEXT ? cpu_fault_code(cpu, VECTOR_AC, 0) : result;
+}
+
 enum cpu_result cpu_read(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, unsigned size) {
     uint64_t linear;
     enum cpu_result result = cpu_linear(cpu, segment, offset, size, ACCESS_READ, &linear);
+    if (result == CPU_NEXT)
+        result = cpu_check_alignment(cpu, linear, size, ACCESS_READ);
     return result == CPU_NEXT ? cpu_read_linear(cpu, linear, to, size, ACCESS_READ) : result;
 }
 
 enum cpu_result cpu_write(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, unsigned size) {
     uint64_t linear;
     enum cpu_result result = cpu_linear(cpu, segment, offset, size, ACCESS_WRITE, &linear);
+    if (result == CPU_NEXT)
+        result = cpu_check_alignment(cpu, linear, size, ACCESS_WRITE);
     return result == CPU_NEXT ? cpu_write_linear(cpu, linear, from, size, ACCESS_WRITE) : result;
 }
 

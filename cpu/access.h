@@ -25,6 +25,9 @@ enum cpu_result cpu_probe_linear(struct cpu *cpu, uint64_t linear, unsigned size
 enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned size, unsigned access,
                            uint64_t *linear);
 
+/* #AC, where alignment is checked (SDM vol. 3A, 6.15, interrupt 17), unless the access is a page fault first. */
+enum cpu_result cpu_check_alignment(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access);
+
 /* By segment and offset with the current CPL. */
 enum cpu_result cpu_read(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, unsigned size);
 enum cpu_result cpu_write(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, unsigned size);

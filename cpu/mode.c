@@ -139,6 +139,8 @@ static uint32_t execution_bits(const struct cpu *cpu) {
         key |= MODE_VM86;
     if (flags & FLAG_TF)
         key |= MODE_TF;
+    if (cpu->cpl == 3 && (flags & FLAG_AC) && (cpu->cr0 & CR0_AM))
+        key |= MODE_ALIGNMENT;
     if (cpu->cpl <= cpu_iopl(cpu))
         key |= MODE_IOPL3;
     if (cpu_is_long_mode(cpu))

@@ -70,6 +70,8 @@ static enum cpu_result ins_element(const struct string *string, uint16_t port) {
     enum cpu_result result = cpu_linear(cpu, CPU_ES, offset, string->size, ACCESS_WRITE, &linear);
     if (result == CPU_NEXT)
         result = cpu_probe_linear(cpu, linear, string->size, ACCESS_WRITE);
+    if (result == CPU_NEXT)
+        result = cpu_check_alignment(cpu, linear, string->size, ACCESS_WRITE);
     if (result != CPU_NEXT)
         return result;
     uint64_t value = cpu_port_read(cpu, port, string->size);

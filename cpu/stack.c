@@ -58,6 +58,11 @@ static enum cpu_result locate(struct cpu *cpu, const struct stack *stack, uint64
     return cpu_fault_code(cpu, VECTOR_SS, stack->error_code);
 }
 
+/* Of a program's own stack; a frame's first value tells for all. */
+static enum cpu_result check_alignment(struct cpu *cpu, const struct stack *stack, uint64_t linear, unsigned size) {
+    return stack->access ? CPU_NEXT : cpu_check_alignment(cpu, linear, size, ACCESS_WRITE);
+}
+
 /* Whether a frame from offset on does not wrap around the end of the segment. */
 static bool is_contiguous(const struct stack *stack, uint64_t offset, unsigned bytes) {
     return stack->mask == ~0ull || offset + bytes - 1 <= stack->mask;
@@ -136,7 +141,8 @@ enum cpu_result stack_push(struct cpu *cpu, struct stack *stack, const uint64_t 
     if (is_contiguous(stack, offset, bytes)) {
         for (unsigned i = 0; i < count; i++)
             store(frame + bytes - (i + 1) * size, values[i], size);
-        if (locate(cpu, stack, offset, bytes, &linear) != CPU_NEXT)
+        if (locate(cpu, stack, offset, bytes, &linear) != CPU_NEXT ||
+            check_alignment(cpu, stack, linear, size) != CPU_NEXT)
             return CPU_FAULT;
         if (cpu_write_linear(cpu, linear, frame, bytes, ACCESS_WRITE | stack->access) != CPU_NEXT)
             return first_fault(cpu, stack, linear, count, size);

@@ -53,6 +53,8 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     unsigned size = string->size;
     operand->host = NULL;
     enum cpu_result result = cpu_linear(cpu, operand->segment, offset, size, operand->access, &linear);
+    if (result == CPU_NEXT)
+        result = cpu_check_alignment(cpu, linear, size, operand->access);
     if (result != CPU_NEXT)
         return result;
     uint64_t n = lower(lower(*elements, elements_in_page(string, linear)), elements_before_wrap(string, offset));

@@ -265,6 +265,8 @@ static enum cpu_result store(struct cpu *cpu, const struct cpu_op *op, bool save
         result = cpu_linear(cpu, op->segment, cpu_op_offset(cpu, op), size, ACCESS_WRITE, &linear);
     if (result == CPU_NEXT)
         result = cpu_probe_linear(cpu, linear, size, ACCESS_WRITE);
+    if (result == CPU_NEXT)
+        result = cpu_check_alignment(cpu, linear, size, ACCESS_WRITE);
     if (result != CPU_NEXT)
         return result;
     uint8_t *image = cpu->xsave_bounce, guest[HOST_ENVIRONMENT + REGISTERS];

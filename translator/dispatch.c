@@ -168,7 +168,7 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         if (translator->holds_traps && cpu->watch_hits)
             translator->slow = true; /* one instruction, then the breakpoints that a load of SS held off */
         uint32_t key = cpu->mode_key;
-        if (translator->slow)
+        if (translator->slow || (key & MODE_ALIGNMENT))
             key = (key & ~(uint32_t)MODE_WINDOW) | MODE_SLOW;
         uint64_t host = find_in_jump_cache(cpu, key);
         if (host) {

@@ -139,6 +139,8 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {
         if (dispatch_is_misaligned(site, linear)) /* comes first (measured; the manuals leave it open) */
             result = cpu_fault_code(cpu, VECTOR_GP, 0);
         if (result == CPU_NEXT)
+            result = cpu_check_alignment(cpu, linear, site->info, access);
+        if (result == CPU_NEXT)
             result = cpu_locate_range(cpu, linear, site->info, access, (struct cpu_range *)translator->range);
         if (result == CPU_NEXT)
             host = prepare_plain(cpu, site, linear);

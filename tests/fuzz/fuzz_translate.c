@@ -91,7 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_input input = {data, data + size};
     if (!bench.machine && !one_block_create(&bench))
         abort();
-    uint32_t key = (uint32_t)fuzz_take(&input, 3) & (MODE_WINDOW * 2 - 1);
+    uint32_t key = (uint32_t)fuzz_take(&input, 3) & (MODE_ALIGNMENT * 2 - 1);
     if ((key & MODE_CODE) == MODE_CODE)
         key &= ~(uint32_t)MODE_CODE;
     if ((key & MODE_CODE) == MODE_CODE64)

@@ -66,6 +66,11 @@ enum cpu_result cpu_linear(struct cpu *cpu, unsigned segment, uint64_t offset, u
     return CPU_NEXT;
 }
 
+enum cpu_result cpu_check_alignment(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access) {
+    (void)cpu, (void)linear, (void)size, (void)access;
+    return CPU_NEXT;
+}
+
 enum cpu_result cpu_read(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, unsigned size) {
     uint64_t linear;
     enum cpu_result result = cpu_linear(cpu, segment, offset, size, ACCESS_READ, &linear);
