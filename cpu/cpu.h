@@ -191,7 +191,6 @@ struct cpu_cpuid {
 
 /* What translated code touches; its end is view_base, see translator/emit_state.h for the offsets. */
 struct cpu_hot {
-    struct cpu *self; /* the mapping that C code uses */
     struct view *view; /* the view that R points into */
     void *c_stack;    /* top of the stack that C helpers run on */
     void *shadow_stack; /* saved host rsp while C runs */

@@ -45,6 +45,7 @@ struct helper_call {
     struct block *block;
     uint64_t rip;
     bool ends_block, is_user;
+    bool is_plain; /* the block goes on behind it, without a look at anything but what it has changed */
 };
 
 /* Of the data of SITE_READ and SITE_WRITE: the segment, whether a mask decides what is touched, whether the operand must

@@ -317,29 +317,25 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
 
 /* ---- Instructions that C functions run ---- */
 
-uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
-    const struct helper_call *call = (const struct helper_call *)scratch_s(cpu);
-    flags_in(cpu);
-    cpu->hot.rip = call->rip;
-    if (call->is_user)
-        cpu->statistics.helper_calls_unprivileged++;
-    else
-        cpu->statistics.helper_calls_privileged++;
-    uint32_t key = call->block->key, spaces = cpu->space_changes;
-    enum cpu_result result = call->function(cpu, &call->op);
+static void report_helper(struct cpu *cpu, const struct helper_call *call, enum cpu_result result, bool is_new_space) {
+    struct helper_report report = {.cpu = cpu, .call = call, .result = result};
+    if (engine_logs(cpu->engine, TRAPEZE_LOG_EXITS))
+        cpu->call_full(cpu, engine_report_helper, &report);
+    if (is_new_space && engine_logs(cpu->engine, TRAPEZE_LOG_MMU))
+        cpu->call_full(cpu, engine_report_space, &report);
+}
+
+/* Where the guest goes on, whatever the instruction has done. */
+static uint64_t end_helper(struct cpu *cpu, const struct helper_call *call, enum cpu_result result) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    uint32_t key = call->block->key;
+    uint64_t return_address = *(const uint64_t *)cpu->hot.shadow_stack;
+    cpu->hot.shadow_stack = (uint64_t *)cpu->hot.shadow_stack + 1;
     if (cpu_io_waits(cpu)) {
         cpu_io_abandon(cpu);
         return 0;
     }
     cpu_io_done(cpu);
-    if (engine_logs(cpu->engine, TRAPEZE_LOG_EXITS)) {
-        struct helper_report report = {.cpu = cpu, .call = call, .result = result};
-        cpu->call_full(cpu, engine_report_helper, &report);
-    }
-    if (cpu->space_changes != spaces && engine_logs(cpu->engine, TRAPEZE_LOG_MMU)) {
-        struct helper_report report = {.cpu = cpu, .call = call, .result = result};
-        cpu->call_full(cpu, engine_report_space, &report);
-    }
     if (result == CPU_STOP && (key & MODE_TF) && cpu->stop == CPU_STOP_HALT) {
         cpu->stop = CPU_STOP_NONE; /* the trap ends the halt at once */
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS, true));
@@ -352,8 +348,8 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
             cpu->hot.rip &= (key & MODE_CODE) == MODE_CODE16 ? 0xffffu : 0xffffffffu;
     }
     /* A load of SS holds traps off until the next instruction has run (SDM vol. 3A, 6.8.3). */
-    cpu_translator(cpu)->holds_traps = cpu->interrupt_shadow && call->function != cpu_op_sti;
-    if (cpu_translator(cpu)->holds_traps)
+    translator->holds_traps = cpu->interrupt_shadow && call->function != cpu_op_sti;
+    if (translator->holds_traps)
         return engine_dispatch(cpu);
     if ((key & MODE_TF) && !interrupt_ends_single_step(call->function))
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
@@ -363,6 +359,31 @@ uint64_t engine_helper(struct cpu *cpu, uint64_t return_address) {
         return engine_dispatch(cpu);
     flags_out(cpu);
     return return_address;
+}
+
+/* Whether the instruction has left something that must be looked at before the next one. An unanswered read of a device
+   clears `run`, too. */
+static inline bool is_disturbed(const struct cpu *cpu) {
+    return __atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) == 0 ||
+           (cpu->interrupt_shadow | cpu->watch_hits | cpu->debug.hit | cpu->io.answered) ||
+           engine_logs(cpu->engine, TRAPEZE_LOG_EXITS | TRAPEZE_LOG_MMU);
+}
+
+uint64_t engine_helper(struct cpu *cpu, const struct helper_call *call) {
+    flags_in(cpu);
+    cpu->hot.rip = call->rip;
+    if (call->is_user)
+        cpu->statistics.helper_calls_unprivileged++;
+    else
+        cpu->statistics.helper_calls_privileged++;
+    uint32_t spaces = cpu->space_changes;
+    enum cpu_result result = call->function(cpu, &call->op);
+    bool is_disturbing = is_disturbed(cpu);
+    if (result == CPU_NEXT && call->is_plain && !is_disturbing)
+        return HELPER_GOES_ON;
+    if (is_disturbing && !cpu_io_waits(cpu))
+        report_helper(cpu, call, result, cpu->space_changes != spaces);
+    return end_helper(cpu, call, result);
 }
 
 /* ---- Exits ---- */

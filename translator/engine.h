@@ -21,7 +21,9 @@
 struct stubs {
     uint64_t enter;    /* void enter(struct cpu *, uint64_t host): returns when a C function answers 0 */
     uint64_t miss;     /* SITE_READ, SITE_WRITE, SITE_SEGMENT; S is the address */
+    uint64_t resume;   /* goes on at hot.raw[0] with all of the guest's state; rbx is the cpu */
     uint64_t helper;   /* S is the helper_call */
+    uint64_t helped;   /* the host's RET at the end of it */
     uint64_t exit;     /* SITE_EXIT, SITE_RAISE */
     uint64_t indirect; /* S is the target */
     uint64_t prepare;  /* slow access at S: answers the addend in A */
@@ -147,7 +149,9 @@ static inline unsigned engine_hash(uint64_t physical, uint64_t rip, uint32_t key
 
 /* ---- dispatch.c (light): called by the stubs; the host address to go on at, or 0 to return from `enter` ---- */
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address);
-uint64_t engine_helper(struct cpu *cpu, uint64_t return_address);
+/* The same, with the return address still on the shadow stack, or HELPER_GOES_ON: there. */
+enum { HELPER_GOES_ON = 1 };
+uint64_t engine_helper(struct cpu *cpu, const struct helper_call *call);
 uint64_t engine_exit(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address);

@@ -2,9 +2,10 @@
  * The ways out of translated code into C and back, made once per machine.
  *
  * Out: guest registers go to cpu->hot.gpr, flags to raw_flags, the scratch registers to hot.scratch; the C function
- * runs on the stack that `enter` was called on. Back: everything is loaded again, R from the view that is current then.
+ * runs on the stack that `enter` was called on, and is given the struct cpu in front of the view that was current. Back:
+ * everything is loaded again, R from the view that is current then.
  */
-#include "translator/engine.h"
+#include "translator/dispatch.h"
 
 enum { SCRATCH_A = 0, SCRATCH_S = 1, SCRATCH_T = 4 };
 
@@ -35,17 +36,16 @@ static void pop(struct emitter *e, unsigned reg) {
 
 static const uint8_t callee_saved[] = {HOST_RBX, HOST_RBP, HOST_R12, HOST_R13, HOST_R14, HOST_R15};
 
-/* Loads flags (clobbers rax, rcx) and guest registers, with the cpu in rbx and the host address in scratch S's slot. */
-static void emit_resume(struct emitter *e) {
-    /* R = cpu->hot.view->tables + 12 */
+/* R = cpu->hot.view->tables + 12, with the cpu in rbx. */
+static void emit_load_base(struct emitter *e) {
     load_from(e, REG_R, HOST_RBX, CPU_OFFSET(hot.view));
     load_from(e, REG_R, REG_R, (int32_t)offsetof(struct view, tables));
     struct emit_memory base = memory_at(REG_R, 12);
     emit_lea(e, true, REG_R, &base);
-    emit_load(e, HOST_RSP, R_STATE(hot.shadow_stack));
+}
 
-    /* Arithmetic flags: sahf for all but OF, which 7Fh + 1 makes. DF is seldom set. */
-    emit_load(e, HOST_RCX, R_STATE(hot.raw_flags));
+/* The guest's flags, from rcx: sahf for all but OF, which 7Fh + 1 makes. DF is seldom set. Uses rax. */
+static void emit_load_flags(struct emitter *e) {
     static const uint8_t test_df[] = {0xf6, 0xc5, 0x04}; /* test ch, 4 */
     emit_bytes(e, test_df, sizeof test_df);
     uint8_t *slow = emit_jcc_short(e, 5);
@@ -56,20 +56,33 @@ static void emit_resume(struct emitter *e) {
         0x88, 0xcc,       /* mov ah, cl */
         0x04, 0x7f,       /* add al, 7fh */
         0x9e,             /* sahf */
+        0xeb, 0x0e,       /* jmp over what follows */
     };
     emit_bytes(e, make_of, sizeof make_of);
-    uint8_t *common_short;
-    emit_u8(e, 0xeb);
-    emit_u8(e, 0);
-    common_short = e->at;
     emit_here(e, slow);
-    emit_u8(e, 0x51); /* push rcx */
-    emit_u8(e, 0x9d); /* popfq */
-    emit_here(e, common_short);
+    static const uint8_t all[] = {
+        0x81, 0xe1, 0xd5, 0x0c, 0x00, 0x00, /* and ecx, GUEST_FLAGS */
+        0x81, 0xc9, 0x02, 0x02, 0x00, 0x00, /* or ecx, HOST_FLAGS */
+        0x51,                               /* push rcx */
+        0x9d,                               /* popfq */
+    };
+    _Static_assert(GUEST_FLAGS == 0xcd5 && HOST_FLAGS == 0x202, "see above");
+    emit_bytes(e, all, sizeof all);
+}
 
+static void emit_load_guest(struct emitter *e) {
     for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
         if (host_register[guest] != HOST_NONE)
             emit_load(e, host_register[guest], R_GPR(guest));
+}
+
+/* Loads flags (clobbers rax, rcx) and guest registers, with the cpu in rbx and the host address in scratch S's slot. */
+static void emit_resume(struct emitter *e) {
+    emit_load_base(e);
+    emit_load(e, HOST_RSP, R_STATE(hot.shadow_stack));
+    emit_load(e, HOST_RCX, R_STATE(hot.raw_flags));
+    emit_load_flags(e);
+    emit_load_guest(e);
     emit_load(e, REG_A, R_SCRATCH(SCRATCH_A));
     emit_load(e, REG_T, R_SCRATCH(SCRATCH_T));
     struct emit_memory target = memory_at(REG_R, R_STATE(hot.raw));
@@ -77,12 +90,63 @@ static void emit_resume(struct emitter *e) {
     emit_op_memory(e, 0, false, 0xff, 4, &target); /* jmp [hot.raw[0]] */
 }
 
-/* Saves everything, calls function(cpu, return address), and goes where it says. */
-static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu *, uint64_t), uint64_t leave) {
-    uint64_t start = emit_address(e);
+/* Guest registers to their places. */
+static void emit_put_away(struct emitter *e) {
     for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
         if (host_register[guest] != HOST_NONE)
             emit_store(e, R_GPR(guest), host_register[guest]);
+}
+
+/*
+ * rbx = struct cpu as it lies in front of the current view. C code that is given this address reads and writes the same
+ * linear addresses as translated code: on an alias the host neither forwards stores nor guesses the way in its cache,
+ * which costs more than all the rest of a way out.
+ */
+static void emit_own_cpu(struct emitter *e) {
+    struct emit_memory cpu = memory_at(REG_R, -(int32_t)sizeof(struct cpu) - 12);
+    emit_lea(e, true, HOST_RBX, &cpu);
+}
+
+/*
+ * The way to a C function that runs one instruction, which mostly comes back right here: its return address stays on the
+ * shadow stack, so that the host predicts the return, no scratch register matters, and of the flags those come back that
+ * hot.rflags has.
+ */
+static void emit_helper_stub(struct emitter *e, struct stubs *stubs, uint64_t leave) {
+    stubs->helper = emit_address(e);
+    emit_put_away(e);
+    emit_store(e, R_STATE(hot.shadow_stack), HOST_RSP);
+    emit_load(e, HOST_RSP, R_STATE(hot.c_stack)); /* the shadow stack may be full */
+    emit_u8(e, 0x9c); /* pushfq */
+    pop(e, HOST_RAX);
+    emit_store(e, R_STATE(hot.raw_flags), HOST_RAX);
+    emit_u8(e, 0xfc); /* cld */
+    emit_own_cpu(e);
+    emit_mov(e, HOST_RDI, HOST_RBX);
+    emit_mov(e, HOST_RSI, REG_S);
+    emit_mov_immediate(e, HOST_RAX, (uint64_t)engine_helper);
+    emit_bytes(e, (const uint8_t[]){0xff, 0xd0}, 2);             /* call rax */
+    emit_bytes(e, (const uint8_t[]){0x48, 0x83, 0xe8, 0x01}, 4); /* sub rax, HELPER_GOES_ON */
+    emit_jcc(e, 2, leave);
+    uint8_t *goes_on = emit_jcc_short(e, 4);
+    emit_bytes(e, (const uint8_t[]){0x48, 0xff, 0xc0}, 3); /* inc rax */
+    store_to(e, HOST_RBX, CPU_OFFSET(hot.raw), HOST_RAX);
+    emit_jump(e, stubs->resume);
+
+    emit_here(e, goes_on);
+    load_from(e, HOST_RCX, HOST_RBX, CPU_OFFSET(hot.rflags));
+    emit_load_base(e);
+    emit_load_flags(e);
+    load_from(e, HOST_RSP, HOST_RBX, CPU_OFFSET(hot.shadow_stack));
+    emit_load_guest(e);
+    stubs->helped = emit_address(e);
+    emit_u8(e, 0xc3); /* ret */
+}
+
+/* Saves everything, calls function(cpu, return address), and goes where it says. */
+static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu *, uint64_t), uint64_t leave) {
+    uint64_t start = emit_address(e);
+    emit_put_away(e);
     emit_store(e, R_SCRATCH(SCRATCH_A), REG_A);
     emit_store(e, R_SCRATCH(SCRATCH_S), REG_S);
     emit_store(e, R_SCRATCH(SCRATCH_T), REG_T);
@@ -92,7 +156,7 @@ static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu 
     emit_store(e, R_STATE(hot.raw_flags), HOST_RAX);
     emit_u8(e, 0xfc);  /* cld */
     emit_store(e, R_STATE(hot.shadow_stack), HOST_RSP);
-    emit_load(e, HOST_RBX, R_STATE(hot.self));
+    emit_own_cpu(e);
     emit_load(e, HOST_RSP, R_STATE(hot.c_stack));
     emit_mov(e, HOST_RDI, HOST_RBX);
     emit_mov_immediate(e, HOST_RAX, (uint64_t)function);
@@ -116,6 +180,7 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
     emit_mov(e, HOST_RBX, HOST_RDI);
     store_to(e, HOST_RBX, CPU_OFFSET(hot.c_stack), HOST_RSP);
     store_to(e, HOST_RBX, CPU_OFFSET(hot.raw), HOST_RSI);
+    stubs->resume = emit_address(e);
     emit_resume(e);
 
     *leave = emit_address(e);
@@ -160,7 +225,7 @@ bool stubs_create(struct engine *engine) {
     uint64_t leave;
     emit_enter(&e, stubs, &leave);
     stubs->miss = emit_way_out(&e, engine_miss, leave);
-    stubs->helper = emit_way_out(&e, engine_helper, leave);
+    emit_helper_stub(&e, stubs, leave);
     stubs->exit = emit_way_out(&e, engine_exit, leave);
     stubs->indirect = emit_way_out(&e, engine_indirect, leave);
     stubs->prepare = emit_way_out(&e, engine_prepare, leave);

@@ -42,7 +42,8 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
         return;
     }
     *call = (struct helper_call){
-        .function = function, .block = t->block, .rip = t->in.rip, .ends_block = ends_block, .is_user = is_user};
+        .function = function, .block = t->block, .rip = t->in.rip, .ends_block = ends_block, .is_user = is_user,
+        .is_plain = !ends_block && !(t->key & MODE_TF)};
     decode_op(t, &call->op);
     unsigned opcode = t->in.z.opcode;
     if (has_other_memory_size(function))

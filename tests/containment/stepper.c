@@ -112,7 +112,10 @@ static bool is_shadow_stack(uint64_t at, uint64_t size) {
 static bool is_bounce(uint64_t at, uint64_t size) {
     const struct cpu_translator *translator = cpu_translator(vcpu());
     uint64_t joined = (uint64_t)translator->joined;
-    return is_in(at, size, (uint64_t)translator->bounce, sizeof translator->bounce) ||
+    /* C code knows it in front of the view that was current. */
+    uint64_t cpu = (uint64_t)vcpu()->hot.view->tables - sizeof(struct cpu);
+    uint64_t bounce = cpu + ((uint64_t)translator->bounce - (uint64_t)vcpu());
+    return is_in(at, size, bounce, sizeof translator->bounce) ||
            (joined && is_in(at, size, joined, 2 * MEMORY_PAGE));
 }
 
@@ -186,7 +189,12 @@ static void on_trap(int number, siginfo_t *info, void *argument) {
     uint64_t rip = (uint64_t)regs[REG_RIP];
     (void)number;
     if (info->si_code == SI_KERNEL) { /* a breakpoint of ours */
-        regs[REG_RIP] = (greg_t)vcpu()->hot.raw[0];
+        if (rip == engine()->stubs.helped + 1) {
+            regs[REG_RIP] = *(greg_t *)regs[REG_RSP];
+            regs[REG_RSP] += 8;
+        } else {
+            regs[REG_RIP] = (greg_t)vcpu()->hot.raw[0];
+        }
         regs[REG_EFL] |= FLAG_TRAP;
         rip = (uint64_t)regs[REG_RIP];
     }
@@ -202,7 +210,7 @@ static void on_trap(int number, siginfo_t *info, void *argument) {
     look_at(rip, regs);
 }
 
-/* jmp [R + hot.raw]: how each way out goes back to translated code. */
+/* How ways out go back to translated code: jmp [R + hot.raw], and the RET behind a C function that ran an instruction. */
 static unsigned patch_stubs(struct code_cache *cache) {
     const int32_t offset = R_STATE(hot.raw);
     uint8_t jump[7] = {0x41, 0xff, 0xa5};
@@ -214,6 +222,7 @@ static unsigned patch_stubs(struct code_cache *cache) {
         cache->write[i] = INT3;
         count++;
     }
+    cache->write[engine()->stubs.helped - (uint64_t)cache->execute] = INT3;
     return count;
 }
 
