@@ -98,12 +98,13 @@ enum cpu_result cpu_fill(struct cpu *cpu, uint64_t linear, unsigned access, stru
 
 /* ---- Writes to pages with translated code ---- */
 
-void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
+void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines, unsigned offset, unsigned size) {
     cpu->hot.run = 0;
     atomic_fetch_or(&cpu->requests, REQUEST_STALE);
     for (unsigned i = 0; i < cpu->stale_count; i++)
         if (cpu->stale[i].page == page) {
             cpu->stale[i].lines |= lines;
+            cpu->stale[i].size = 0;
             return;
         }
     if (cpu->stale_count == CPU_STALE_PAGES) {
@@ -111,35 +112,24 @@ void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines) {
         return;
     }
     cpu->stale[cpu->stale_count].page = page;
+    cpu->stale[cpu->stale_count].offset = (uint16_t)offset;
+    cpu->stale[cpu->stale_count].size = (uint16_t)size;
     cpu->stale[cpu->stale_count++].lines = lines;
 }
 
 #define IDLE_STORES 256u
 
-static uint64_t lines_of(guest_physical address, unsigned size) {
-    unsigned first = (unsigned)(address.value & MEMORY_PAGE_MASK) / 64;
-    unsigned last = (unsigned)((address.value & MEMORY_PAGE_MASK) + size - 1) / 64;
-    return (~0ull << first) & (~0ull >> (63 - last));
-}
-
-static struct code_page *code_page_of(struct memory_region *region, guest_physical address) {
-    return &region->code_pages[(address.value - region->base) / MEMORY_PAGE];
-}
-
-bool cpu_store_misses_code(struct memory_region *region, guest_physical address, unsigned size) {
-    uint64_t code_lines = atomic_load(&code_page_of(region, address)->lines);
-    return code_lines && !(code_lines & lines_of(address, size));
-}
-
 void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size) {
     uint64_t page = address.value & ~MEMORY_PAGE_MASK;
-    uint64_t lines = lines_of(address, size);
-    struct code_page *code = code_page_of(region, address);
+    uint64_t lines = memory_lines(address.value, size);
+    struct code_page *code = memory_code_page(region, address);
+    if (memory_store_misses_code(code, address.value, size))
+        return;
     uint64_t code_lines = atomic_load(&code->lines);
     /* A page without code stays marked for a while: code that is rewritten again and again is marked once. */
     bool has_become_data = !code_lines && atomic_fetch_add(&code->idle_stores, 1) > IDLE_STORES;
     if ((code_lines & lines) || has_become_data)
-        cpu_code_stale(cpu, page, lines);
+        cpu_code_stale(cpu, page, lines, (unsigned)(address.value & MEMORY_PAGE_MASK), size);
 }
 
 /* ---- Linear accesses ---- */

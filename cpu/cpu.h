@@ -255,6 +255,7 @@ struct cpu {
     uint32_t stale_count; /* pages whose code this vCPU has overwritten, to be dropped before it runs on */
     struct {
         uint64_t page, lines; /* guest-physical page; the 64-byte lines written */
+        uint16_t offset, size; /* of the only store; size 0: there were more */
     } stale[CPU_STALE_PAGES];
     bool stale_overflow;    /* and more than fit */
     bool vector_live;       /* the guest's vector state is in the host's registers */

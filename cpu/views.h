@@ -35,11 +35,11 @@ void cpu_range_read(struct cpu *cpu, const struct cpu_range *range, void *to, un
 void cpu_range_write(struct cpu *cpu, const struct cpu_range *range, const void *from, unsigned size);
 /* Guest memory in a page with MEMORY_CODE was written: queue the code for dropping if it was hit. */
 void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size);
-
-/* Whether a store to a page with MEMORY_CODE leaves all of its code as it is, as far as code is known by now. */
-bool cpu_store_misses_code(struct memory_region *region, guest_physical address, unsigned size);
-/* Queues translated code of the lines (64 bytes a bit) of a guest-physical page for dropping, before this vCPU runs on. */
-void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines);
+/*
+ * Queues translated code of the lines (64 bytes a bit) of a guest-physical page for dropping, before this vCPU runs on.
+ * Offset and size of the store in the page, if it was one that may repeat; size 0: it was none.
+ */
+void cpu_code_stale(struct cpu *cpu, uint64_t page, uint64_t lines, unsigned offset, unsigned size);
 
 /* Where the address leads, whatever the rights, and without touching A bits. False where nothing is mapped. */
 bool cpu_walk_debug(struct cpu *cpu, uint64_t linear, guest_physical *physical);

@@ -23,12 +23,19 @@ enum {
 
 struct block;
 
+/* An immediate that the guest changes often: its instruction reads it where it is, so that its bytes are data. */
+struct code_variable {
+    struct code_variable *next; /* of the page */
+    uint16_t offset, size;      /* in the page, in bytes */
+};
+
 /* What is known of a page that translated code was made from. */
 struct code_page {
     _Atomic uint64_t lines; /* bit: code was made from these 64 bytes */
     _Atomic uint32_t idle_stores; /* stores since code was last made from the page and dropped again */
     struct block *first;    /* the translator's list */
     uint64_t block_lines;   /* of the blocks in the list, or more: what `lines` is when nothing is being translated */
+    struct code_variable *variables; /* there are some on machines of one vCPU alone */
 };
 
 struct memory_region {
@@ -56,6 +63,26 @@ static inline uint8_t *memory_host(const struct memory_region *region, guest_phy
 }
 static inline _Atomic uint8_t *memory_page_flags(const struct memory_region *region, guest_physical address) {
     return &region->page_flags[(address.value - region->base) / MEMORY_PAGE];
+}
+
+static inline struct code_page *memory_code_page(const struct memory_region *region, guest_physical address) {
+    return &region->code_pages[(address.value - region->base) / MEMORY_PAGE];
+}
+static inline uint64_t memory_lines(uint64_t address, unsigned size) {
+    unsigned first = (unsigned)(address & MEMORY_PAGE_MASK) / 64;
+    unsigned last = (unsigned)((address & MEMORY_PAGE_MASK) + size - 1) / 64;
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+/* Whether a store within the page changes data alone, on a page from which code was made. */
+static inline bool memory_store_misses_code(const struct code_page *code, uint64_t address, unsigned size) {
+    uint64_t lines = atomic_load_explicit(&code->lines, memory_order_relaxed);
+    if (!(lines & memory_lines(address, size)))
+        return lines != 0;
+    unsigned offset = (unsigned)(address & MEMORY_PAGE_MASK);
+    for (const struct code_variable *variable = code->variables; variable; variable = variable->next)
+        if (offset >= variable->offset && offset + size <= (unsigned)variable->offset + variable->size)
+            return true;
+    return false;
 }
 
 /* ---- Host side (memory/region.c): may use libc; every vCPU at a safepoint. ---- */

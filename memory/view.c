@@ -58,6 +58,11 @@ void view_fill(struct view *view, const struct view_page *page) {
         view->list_overflow = true;
 }
 
+void view_fill_beside(struct view *view, uint64_t linear, const struct code_page *code) {
+    uint64_t page = linear & ~0xfffull;
+    view->beside[(page >> 12) % VIEW_BESIDE] = (struct view_beside){.page = page | 1, .code = code};
+}
+
 /* Where the list was too short: by the bits, 64 entries at a time. */
 static void flush_everything(struct view *view, bool keep_global) {
     view->list_overflow = false;
@@ -98,6 +103,8 @@ static void drop_from_window(struct view *view, uint64_t page) {
 
 void view_flush(struct view *view, bool keep_global) {
     drop_window(view);
+    for (unsigned i = 0; i < VIEW_BESIDE; i++)
+        view->beside[i].page = 0;
     if (view->list_overflow) {
         flush_everything(view, keep_global);
     } else {
@@ -127,6 +134,9 @@ void view_flush(struct view *view, bool keep_global) {
 static void flush_one(struct view *view, uint64_t page) {
     struct view_tables *tables = view->tables;
     unsigned index = view_index(page);
+    struct view_beside *beside = &view->beside[(page >> 12) % VIEW_BESIDE];
+    if (beside->page == (page | 1))
+        beside->page = 0;
     if (tables->read_tag[index] != -page && tables->write_tag[index] != -page)
         return;
     clear_entry(view, index);

@@ -49,6 +49,14 @@ struct view_fetch {
     bool global;
 };
 
+/* Pages of translated code that may be written as far as the guest's tables are concerned, for the dispatcher alone. */
+#define VIEW_BESIDE 8u
+struct view_beside {
+    uint64_t page; /* linear page address | 1 when valid */
+    const struct code_page *code;
+};
+
+struct code_page;
 struct window;
 #define VIEW_DROPPED 32u
 
@@ -68,6 +76,7 @@ struct view {
     bool has_local_code;                   /* the jump cache may lead into a page that is not global */
     uint8_t fetched[4096];                 /* bit filter over pages that the jump cache may lead into */
     struct view_fetch fetch[VIEW_FETCHES];
+    struct view_beside beside[VIEW_BESIDE];
     struct window *window;   /* NULL: none yet */
     bool window_is_stale;    /* flushed since it was last compared with the guest's tables */
     uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
@@ -128,6 +137,15 @@ void view_flush(struct view *view, bool keep_global);
 void view_flush_page(struct view *view, uint64_t linear);
 /* Takes write rights from every entry that leads to the host page. */
 void view_drop_writes(struct view *view, uint64_t host_page);
+
+/* Remembers that the page, whose read entry is filled, may be written beside the code that was made from it. */
+void view_fill_beside(struct view *view, uint64_t linear, const struct code_page *code);
+/* What is known of such a page; NULL: nothing. */
+static inline const struct code_page *view_beside(const struct view *view, uint64_t linear) {
+    uint64_t page = linear & ~0xfffull;
+    const struct view_beside *beside = &view->beside[(page >> 12) % VIEW_BESIDE];
+    return beside->page == (page | 1) && view->tables->read_tag[view_index(page)] == -page ? beside->code : NULL;
+}
 
 /* The jump cache. */
 void view_flush_jumps(struct view *view);

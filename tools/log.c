@@ -81,6 +81,7 @@ void log_statistics(struct log *log, const struct trapeze_machine *machine) {
         ROW("bytes of host code", code_bytes),
         ROW("code cache evictions", cache_evictions),
         ROW("blocks invalidated", blocks_invalidated),
+        ROW("immediates as data", immediates_as_data),
         ROW("shadow page table fills", tlb_fills),
         ROW("shadow page table flushes", tlb_flushes),
         ROW("slow accesses", slow_accesses),

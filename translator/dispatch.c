@@ -275,10 +275,25 @@ static void tell_fill(struct cpu *cpu, uint64_t rip, uint64_t linear, unsigned a
 }
 
 /* Data on a page with code. With one vCPU alone: another one might be reading the bytes as code just now. */
-static bool may_store_beside_code(struct cpu *cpu, const struct site *site, const struct cpu_place *place) {
-    return site->kind == SITE_WRITE && cpu->engine->vcpu_count == 1 && place->host && !cpu_is_watching(cpu) &&
-           !(place->region->flags & TRAPEZE_MEMORY_READ_ONLY) && !(site->data & SITE_MASKED) &&
-           cpu_store_misses_code(place->region, place->physical, site->info);
+static bool may_store_beside_code(struct cpu *cpu, const struct site *site) {
+    return site->kind == SITE_WRITE && cpu->engine->vcpu_count == 1 && !cpu_is_watching(cpu) &&
+           !(site->data & SITE_MASKED);
+}
+
+/* A store where the page is known from the last one. */
+static bool stores_beside_code(struct cpu *cpu, const struct site *site, uint64_t linear) {
+    const struct code_page *code = view_beside(cpu->hot.view, linear);
+    return code && may_store_beside_code(cpu, site) && !dispatch_is_misaligned(site, linear) &&
+           memory_store_misses_code(code, linear, site->info);
+}
+
+static bool begins_to_store_beside_code(struct cpu *cpu, const struct site *site, uint64_t linear,
+                                        const struct cpu_place *place) {
+    if (!may_store_beside_code(cpu, site) || !place->host || (place->region->flags & TRAPEZE_MEMORY_READ_ONLY))
+        return false;
+    const struct code_page *code = memory_code_page(place->region, place->physical);
+    view_fill_beside(cpu->hot.view, linear, code);
+    return memory_store_misses_code(code, linear, site->info);
 }
 
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
@@ -288,6 +303,8 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
         return dispatch_lost(cpu);
     uint64_t linear = scratch_s(cpu);
     bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
+    if (in_page && stores_beside_code(cpu, site, linear))
+        return return_address; /* this once, by the addend that is there for reads */
     /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
     if (site->kind != SITE_SEGMENT && in_page && cpu_is_canonical(linear)) {
         struct cpu_place place;
@@ -302,8 +319,8 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
             tell_fill(cpu, block->rip + site->guest, linear, access, &place);
         if (result == CPU_NEXT && place.is_direct)
             return (uint64_t)block->host + site->other;
-        if (result == CPU_NEXT && may_store_beside_code(cpu, site, &place))
-            return return_address; /* this once, by the addend that the fill has entered for reads */
+        if (result == CPU_NEXT && begins_to_store_beside_code(cpu, site, linear, &place))
+            return return_address;
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
             flags_in(cpu);
             cpu->hot.rip = block->rip + site->guest;

@@ -16,6 +16,8 @@
 #define ENGINE_HASH (1u << 18)
 #define ENGINE_VCPUS 255
 #define ENGINE_SITES 65536u
+#define ENGINE_VARIABLES 1024u /* struct code_variable in use at once */
+#define ENGINE_CHANGES 256u
 
 /* Code that is made once: ways out of translated code and back (stubs.c). */
 struct stubs {
@@ -73,6 +75,15 @@ struct engine {
     unsigned breakpoint_count; /* of all vCPUs, for the translator */
     uint64_t breakpoint[256];
     struct decoder *decoder;
+    struct code_variable *free_variables;
+    struct {
+        struct code_page *code;
+        struct code_variable entry;
+    } variable[ENGINE_VARIABLES];
+    struct {
+        uint64_t address;
+        unsigned count;
+    } changes[ENGINE_CHANGES]; /* stores that changed code, by guest-physical address */
     uint8_t site_form[ENGINE_SITES]; /* by engine_site: enum site_form, and failures in the upper bits */
 };
 
@@ -101,6 +112,7 @@ struct cpu_translator {
     uint64_t joined_page[2];   /* host addresses of the pages mapped there */
     uint64_t active_bytes;     /* of it: those that a masked instruction writes */
     uint64_t range[12];        /* struct cpu_range of it */
+    uint64_t kept_bytes;       /* what was there before a direct store to code, 0: not kept */
     struct {
         uint64_t rip, address;
         int signal, code;
@@ -178,6 +190,13 @@ bool stubs_create(struct engine *engine);
  */
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page);
+
+/* ---- variable.c: holds engine->lock; the world is stopped, or has one vCPU ---- */
+/* A store has changed code, whose blocks are to be dropped: whether it will be data from now on. */
+void variable_note_store(struct engine *engine, uint64_t page, unsigned offset, unsigned size);
+/* The page is plain memory again, or the machine's memory changes. Blocks keep what they read at run time. */
+void variable_forget_page(struct engine *engine, struct code_page *code);
+void variable_forget_all(struct engine *engine);
 
 /* ---- invalidate.c: the world is stopped ---- */
 void invalidate_lines(struct engine *engine, uint64_t physical_page, uint64_t lines);

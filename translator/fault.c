@@ -31,7 +31,7 @@ static bool is_x87_error(const uint8_t *code) {
 /* The site's block is translated again with the new form. */
 static void set_form(struct cpu *cpu, uint64_t physical, uint8_t *form, uint8_t value) {
     __atomic_store_n(form, value, __ATOMIC_RELAXED);
-    cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64));
+    cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64), 0, 0);
 }
 
 void engine_note_group(struct cpu *cpu, uint64_t physical) {

@@ -228,6 +228,7 @@ void invalidate_lines(struct engine *engine, uint64_t page, uint64_t lines) {
         return;
     if (!list->first) { /* cpu_code_written has seen many stores and no code: plain memory again */
         atomic_fetch_and(memory_page_flags(region_of(engine, page), guest_physical_at(page)), (uint8_t)~MEMORY_CODE);
+        variable_forget_page(engine, list);
         atomic_store(&list->idle_stores, 0);
         return;
     }

@@ -42,6 +42,7 @@ static void engine_init(struct engine *engine, struct trapeze_machine *machine) 
     pthread_cond_init(&engine->world.changed, NULL);
     pthread_mutex_init(&engine->stale.mutex, NULL);
     atomic_flag_clear(&engine->link_lock);
+    variable_forget_all(engine);
 }
 
 static bool host_suffices(const char **error) {
@@ -114,6 +115,7 @@ EXPORT void trapeze_machine_destroy(struct trapeze_machine *machine) {
 
 static void flush_everything(struct engine *engine) {
     invalidate_all(engine);
+    variable_forget_all(engine);
     for (unsigned i = 0; i < engine->vcpu_count; i++)
         if (engine->vcpu[i]) {
             cpu_flush_all(engine->vcpu[i]);

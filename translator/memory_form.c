@@ -417,7 +417,7 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place) {
 int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written) {
     const struct instruction *in = &t->in;
     const ZydisDecodedOperand *second = &in->operand[1];
-    if (written->size != 64)
+    if (written->size != 64 || in->variable)
         return WINDOW_REACH;
     bool is_by_constant = written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     switch (in->z.mnemonic) {

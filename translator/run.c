@@ -25,8 +25,11 @@ static void drop_stale(struct engine *engine, struct cpu *cpu) {
     pthread_mutex_lock(&queue->mutex);
     if (cpu->stale_overflow || queue->overflow)
         invalidate_all(engine);
-    for (unsigned i = 0; i < cpu->stale_count; i++)
+    for (unsigned i = 0; i < cpu->stale_count; i++) {
+        if (cpu->stale[i].size)
+            variable_note_store(engine, cpu->stale[i].page, cpu->stale[i].offset, cpu->stale[i].size);
         invalidate_lines(engine, cpu->stale[i].page, cpu->stale[i].lines);
+    }
     for (unsigned i = 0; i < queue->count; i++)
         invalidate_lines(engine, queue->entry[i].page, queue->entry[i].lines);
     cpu->stale_count = queue->count = 0;

@@ -75,6 +75,18 @@ static enum cpu_result prepare_masked(struct cpu *cpu, const struct block *block
     return CPU_NEXT;
 }
 
+/*
+ * What a store to code finds in its place, to be compared with what it leaves. With one vCPU alone: a second one might
+ * change the bytes in between, and this store change them back.
+ */
+static void keep_bytes(struct cpu *cpu, const struct site *site, uint64_t linear, uint64_t host) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    if (!translator->pending_write || cpu->engine->vcpu_count != 1)
+        return;
+    cpu_copy(translator->bounce + (linear & 63), (const void *)host, site->info);
+    translator->kept_bytes = (uint64_t)translator->bounce + (linear & 63);
+}
+
 /* Opens the access of a plain instruction; the host address to work on. */
 static uint64_t prepare_plain(struct cpu *cpu, const struct site *site, uint64_t linear) {
     struct cpu_translator *translator = cpu_translator(cpu);
@@ -84,6 +96,7 @@ static uint64_t prepare_plain(struct cpu *cpu, const struct site *site, uint64_t
     bool is_write = site->kind == SITE_WRITE;
     translator->active_bytes = ~0ull;
     translator->pending_write = is_write && !place->is_direct ? site->info : 0;
+    translator->kept_bytes = 0;
     cpu->hot.bounce = 0;
     if ((site->data & SITE_LOCKED) && range->first_size != site->info && range->part[0].host && range->part[1].host) {
         struct joined_pages query = {.cpu = cpu, .range = range};
@@ -97,6 +110,7 @@ static uint64_t prepare_plain(struct cpu *cpu, const struct site *site, uint64_t
     if (!bounces) {
         if (cpu_is_watching(cpu))
             cpu_watch_access(cpu, linear, site->info, is_write);
+        keep_bytes(cpu, site, linear, host);
         return host;
     }
     host = (uint64_t)translator->bounce + (linear & 63);
@@ -167,8 +181,18 @@ static void commit_masked(struct cpu *cpu, const struct cpu_range *range, unsign
             cpu_write_linear(cpu, range->linear + i, (uint8_t *)cpu->hot.bounce + i, 1, ACCESS_WRITE);
 }
 
+static bool has_changed(const uint8_t *now, const uint8_t *before, unsigned size) {
+    for (unsigned i = 0; i < size; i++)
+        if (now[i] != before[i])
+            return true;
+    return false;
+}
+
 /* The host wrote by itself; translated code of those bytes is stale. */
 static void note_written(struct cpu *cpu, const struct cpu_range *range, unsigned size) {
+    const uint8_t *kept = (const uint8_t *)cpu_translator(cpu)->kept_bytes;
+    if (kept && !has_changed(range->part[0].host, kept, size))
+        return;
     for (unsigned i = 0; i < 2; i++) {
         const struct cpu_place *place = &range->part[i];
         unsigned length = i == 0 ? range->first_size : size - range->first_size;

@@ -211,6 +211,10 @@ static void translate_instruction(struct translation *t) {
         emit_raise(t, (enum cpu_vector)fault, false);
         return;
     }
+    if (t->in.variable) {
+        translate_variable(t);
+        return;
+    }
     switch (rule->kind) {
     case RULE_HELPER:
         if (translate_inline(t))
@@ -300,6 +304,8 @@ static enum cpu_result decode_crossing(struct translation *t, struct source *sou
     }
     *valid = decode(t->engine->decoder, t->key, source->joined, 15, rip, &t->in);
     t->block->second_page = page;
+    variable_refuse(t, t->block->physical + (rip - t->start_rip), source->left);
+    variable_refuse(t, page, 15 - source->left);
     return CPU_NEXT;
 }
 
@@ -359,6 +365,10 @@ static bool next_instruction(struct translation *t, struct source *source, uint6
             return false;
     }
     t->in.rip = rip;
+    if (t->block->second_page == BLOCK_NO_PAGE)
+        variable_look(t, valid ? t->in.z.length : source->left);
+    if (t->must_retry)
+        return false;
     if (!valid) {
         t->in.z.length = 1;
         t->in.rule = (struct rule){.kind = RULE_UD};
@@ -450,9 +460,13 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
         t.slot[i] = R_GPR(i);
     }
     *t.block = (struct block){.rip = t.start_rip, .physical = physical, .second_page = BLOCK_NO_PAGE, .key = key};
-    if (bytes)
+    struct memory_region *region = memory_find(cpu->memory, guest_physical_at(physical));
+    t.code = region ? memory_code_page(region, guest_physical_at(physical)) : NULL;
+    if (bytes && !t.code->variables)
         loop_plan(&t, bytes, source.left);
     translate_instructions(&t, &source, result, needed_page);
+    if (t.must_retry) /* each time there is one variable less */
+        return translate_block(engine, cpu, physical, key, result, needed_page);
     if (*result != CPU_NEXT)
         return NULL;
     finish(&t);

@@ -56,6 +56,7 @@ struct instruction {
     uint64_t rip;
     uint8_t bytes[16];
     struct rule rule;
+    uint64_t variable; /* host address of the immediate, where that is to be read at run time (variable.c), else 0 */
 };
 
 /* A jump to code at the end of the block: a short branch to patch, and an exit to emit there. */
@@ -100,6 +101,8 @@ struct translation {
     struct late_exit late[BLOCK_LATE_EXITS];
     unsigned late_count;
     bool ended, failed;
+    bool must_retry;           /* bytes that were data are code here */
+    struct code_page *code;    /* of the first instruction's page; NULL: no memory there */
     bool skips_poll;           /* the instruction is in the shadow of STI */
     uint32_t written;          /* guest registers that the block has changed so far */
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
@@ -181,6 +184,14 @@ bool is_masked_access(const struct instruction *in);
 
 /* ---- copy.c ---- */
 void translate_copy(struct translation *t);
+
+/* ---- variable.c ---- */
+/* Sets in.variable for the instruction just decoded. Data that is read as anything but an immediate is code again from now
+   on, and the block must be translated anew (must_retry). */
+void variable_look(struct translation *t, unsigned available);
+/* The same for one that goes on in the page of `more`. */
+void variable_refuse(struct translation *t, uint64_t physical, unsigned size);
+void translate_variable(struct translation *t);
 
 /* ---- loop.c ---- */
 /* Looks ahead from the block's first instruction and decides what the loop, if it is one, keeps in registers. */

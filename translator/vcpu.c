@@ -76,8 +76,11 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     engine_reset_stacks(cpu);
     machine->vcpu[index] = vcpu;
     pthread_mutex_lock(&engine->lock);
+    world_stop(engine, NULL);
+    variable_forget_all(engine);
     engine->vcpu[index] = cpu;
     engine->vcpu_count = index + 1;
+    world_resume(engine);
     pthread_mutex_unlock(&engine->lock);
     *result = vcpu;
     return TRAPEZE_OK;

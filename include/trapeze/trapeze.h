@@ -241,6 +241,7 @@ enum trapeze_status trapeze_vcpu_set_debug(struct trapeze_vcpu *vcpu, bool singl
 struct trapeze_statistics {
     uint64_t blocks_translated, instructions_translated, code_bytes;
     uint64_t cache_evictions, blocks_invalidated;
+    uint64_t immediates_as_data;        /* of instructions that the guest kept changing */
     uint64_t tlb_fills, tlb_flushes, slow_accesses, dispatches, links;
     uint64_t exceptions, interrupts, host_faults;
     uint64_t helper_calls_privileged;   /* instructions that no host could run as they are */

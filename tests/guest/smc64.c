@@ -108,6 +108,166 @@ static void code_copied_by_strings(void) {
     check("rep_movsq_of_code", wrong, 0);
 }
 
+/* ---- Immediates that change so often that they are data ---- */
+
+static void put(uint8_t *to, const char *bytes, unsigned count) {
+    memory_copy(to, bytes, count);
+}
+
+static void store_immediate(volatile uint8_t *to, uint64_t value, unsigned size) {
+    switch (size) {
+    case 1:
+        *to = (uint8_t)value;
+        break;
+    case 2:
+        *(volatile uint16_t *)to = (uint16_t)value;
+        break;
+    case 4:
+        *(volatile uint32_t *)to = (uint32_t)value;
+        break;
+    default:
+        *(volatile uint64_t *)to = value;
+    }
+}
+
+/* rax = 0x1122334455667788, the instruction under test, flags to the upper half of rdx's place, ret. */
+static const struct form {
+    const char *name;
+    const char *code;
+    uint8_t length, immediate, size;
+} forms[] = {
+    {"mov_eax_imm32", "\xb8\0\0\0\0", 5, 1, 4},
+    {"mov_al_imm8", "\xb0\0", 2, 1, 1},
+    {"mov_ax_imm16", "\x66\xb8\0\0", 4, 2, 2},
+    {"mov_rax_imm64", "\x48\xb8\0\0\0\0\0\0\0\0", 10, 2, 8},
+    {"mov_rax_simm32", "\x48\xc7\xc0\0\0\0\0", 7, 3, 4},
+    {"add_eax_imm32", "\x05\0\0\0\0", 5, 1, 4},
+    {"add_al_imm8", "\x04\0", 2, 1, 1},
+    {"sub_rax_imm32", "\x48\x2d\0\0\0\0", 6, 2, 4},
+    {"xor_ax_imm16", "\x66\x35\0\0", 4, 2, 2},
+    {"adc_rax_simm8", "\x48\x83\xd0\0", 4, 3, 1},
+    {"cmp_ax_simm8", "\x66\x83\xf8\0", 4, 3, 1},
+    {"test_eax_imm32", "\xa9\0\0\0\0", 5, 1, 4},
+    {"test_al_imm8_f6", "\xf6\xc0\0", 3, 2, 1},
+    {"or_dword_memory_imm32", "\x81\x0f\0\0\0\0", 6, 2, 4},
+    {"lock_add_qword_memory_simm8", "\xf0\x48\x83\x07\0", 5, 4, 1},
+    {"cmp_byte_memory_imm8", "\x80\x3f\0", 3, 2, 1},
+    {"mov_qword_memory_simm32", "\x48\xc7\x07\0\0\0\0", 7, 3, 4},
+    {"mov_word_memory_imm16", "\x66\xc7\x07\0\0", 5, 3, 2},
+    {"and_memory_indexed_imm8", "\x80\x64\x37\x01\0", 5, 4, 1}, /* [rdi + rsi + 1] */
+    {"high_byte_register", "\x80\xc4\0", 3, 2, 1},                /* add ah, imm8 */
+    {"extended_register", "\x41\x81\xc2\0\0\0\0", 7, 3, 4},    /* add r10d, imm32 */
+    {"shift_by_imm8", "\xc1\xe0\0", 3, 2, 1},
+};
+
+struct outcome {
+    uint64_t rax, r10, flags, memory;
+};
+
+static struct outcome run_form(const uint8_t *at, uint64_t start) {
+    static uint64_t cell;
+    struct outcome outcome;
+    cell = start ^ 0x5a5a5a5a5a5a5a5a;
+    register uint64_t r10 __asm__("r10") = start * 3;
+    __asm__ volatile("test %%esp, %%esp; stc; call *%[at]; pushfq; pop %[flags]"
+                     : "=a"(outcome.rax), [flags] "=&c"(outcome.flags), "+r"(r10)
+                     : "0"(start), [at] "r"(at), "D"(&cell), "S"(0ull)
+                     : "memory", "cc");
+    outcome.r10 = r10;
+    outcome.memory = cell;
+    outcome.flags &= CF | PF | ZF | SF | OF;
+    return outcome;
+}
+
+/* The same bytes at a place that never ran before are the measure. */
+static void immediates_that_change(void) {
+    uint8_t *fresh = pages_alloc(64 * 4096, 4096), *page = page_alloc();
+    for (unsigned f = 0; f < sizeof forms / sizeof *forms; f++) {
+        const struct form *form = &forms[f];
+        uint8_t *at = page + f * 48;
+        uint64_t seed = f + 1;
+        put(at, form->code, form->length);
+        at[form->length] = 0xc3;
+        for (unsigned i = 0; i < 64; i++) {
+            uint64_t value = random_next(&seed), start = random_next(&seed);
+            if (form->size == 1 && (i & 3) == 0)
+                value &= 0x1f;
+            store_immediate(at + form->immediate, value, form->size);
+            struct outcome got = run_form(at, start);
+            uint8_t *copy = fresh + i * 4096 + f * 32;
+            memory_copy(copy, at, form->length + 1u);
+            struct outcome want = run_form(copy, start);
+            check_quiet_detail(form->name, "rax", got.rax, want.rax);
+            check_quiet_detail(form->name, "r10", got.r10, want.r10);
+            check_quiet_detail(form->name, "memory", got.memory, want.memory);
+            if (f != sizeof forms / sizeof *forms - 1) /* OF and AF of shifts are nobody's */
+                check_quiet_detail(form->name, "flags", got.flags, want.flags);
+        }
+        check(form->name, 0, 0);
+    }
+}
+
+/* mov eax, imm32 whose immediate is data by now. */
+static uint8_t *make_variable(uint8_t *at) {
+    for (uint32_t i = 0; i < 32; i++) {
+        write_return(at, i);
+        check_quiet("variable_value", call(at), i);
+    }
+    return at;
+}
+
+static void data_becomes_code_again(void) {
+    uint8_t *at = make_variable(code + 1280);
+    /* Run the immediate itself: mov al, 77; ret. */
+    *(volatile uint32_t *)(at + 1) = 0x90c34db0;
+    check("immediate_runs_as_code", call(at + 1) & 0xff, 0x4d);
+    check("and_is_still_an_immediate", call(at), 0x90c34db0);
+    *(volatile uint32_t *)(at + 1) = 0x90c34eb0;
+    check("code_in_the_immediate_changes", call(at + 1) & 0xff, 0x4e);
+    check("and_the_immediate_with_it", call(at), 0x90c34eb0);
+
+    at = make_variable(code + 1344);
+    at[0] = 0x0d; /* or eax, imm32 */
+    *(volatile uint32_t *)(at + 1) = 0xffffffff;
+    check("opcode_before_the_immediate_changes", (uint32_t)call(at), 0xffffffff);
+    at = make_variable(code + 1408);
+    *(volatile uint64_t *)at = 0xc307eb04b0; /* over the opcode and all: mov al, 4; jmp +7 */
+    at[4] = 0xc3;
+    at[3] = 0x90;
+    at[2] = 0x90;
+    check("store_over_opcode_and_immediate", call(at) & 0xff, 4);
+
+    at = make_variable(code + 1472);
+    static const uint32_t other = 0x01020304;
+    void *to = at + 1;
+    const void *from = &other;
+    uint64_t count = 4;
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
+    check("rep_movsb_over_the_immediate", call(at), 0x01020304);
+    *(alias + (at - code) + 2) = 0x77;
+    check("store_through_an_alias", call(at), 0x01027704);
+}
+
+/* A loop whose step changes in each round. */
+SNIPPET(s_step, "lea 3f(%rip), %rbx\n xor %edi, %edi\n xor %edx, %edx",
+        "1: incl 2f+3(%rip)\n 2: add $0x12345678, %rdi\n add %rdi, %rdx\n dec %ecx\n jnz 1b\n"
+        "mov %rdx, %rax\n jmp 4f\n 3: .quad 0\n 4:");
+
+static void step_that_changes(void) {
+    for (unsigned i = 0; i < 3; i++) {
+        struct state state;
+        state_init(&state, s_step);
+        state.gpr[RCX] = 100;
+        run(&state);
+        uint64_t sum = 0, position = 0, step = 0x12345678 + 100ull * i;
+        for (unsigned k = 0; k < 100; k++) {
+            position += ++step;
+            sum += position;
+        }
+        check("step_that_changes", state.gpr[RAX], sum);
+    }
+}
+
 static void instruction_across_pages(void) {
     uint8_t *pages = pages_alloc(8192, 4096);
     uint32_t wrong = 0;
@@ -170,6 +330,9 @@ int main(void) {
     code_changes_itself();
     data_beside_code();
     code_copied_by_strings();
+    immediates_that_change();
+    data_becomes_code_again();
+    step_that_changes();
     instruction_across_pages();
     remapped_pages();
     pages_change_roles();
