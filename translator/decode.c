@@ -2,18 +2,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "translator/translation.h"
+#include "translator/decode_cache.h"
 
 struct decoder {
     ZydisDecoder mode[4]; /* 16, 32, 64 bits, and 16 bits in real and virtual-8086 mode */
     uint8_t rule_index[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     bool is_amd;
+    struct decode_cache *cache;
 };
 
 struct decoder *decoder_create(const struct cpu_model *model) {
     struct decoder *decoder = calloc(1, sizeof *decoder);
     if (!decoder)
         return NULL;
+    decoder->cache = decode_cache_create();
+    if (!decoder->cache) {
+        free(decoder);
+        return NULL;
+    }
     rules_index(decoder->rule_index);
     decoder->is_amd = cpu_model_is_amd(model);
     ZydisDecoderInit(&decoder->mode[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
@@ -33,6 +39,8 @@ struct decoder *decoder_create(const struct cpu_model *model) {
 }
 
 void decoder_destroy(struct decoder *decoder) {
+    if (decoder)
+        decode_cache_destroy(decoder->cache);
     free(decoder);
 }
 
@@ -103,11 +111,16 @@ static void follow_amd(struct instruction *in) {
         in->rule = (struct rule){.kind = RULE_UD};
 }
 
-bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
-            struct instruction *in) {
+static enum decode_mode mode_of(uint32_t key) {
     unsigned mode = key & MODE_CODE;
     if (mode == MODE_CODE16 && (!(key & MODE_PROTECTED) || (key & MODE_VM86)))
-        mode = 3;
+        return DECODE_REAL;
+    return (enum decode_mode)mode;
+}
+
+bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
+            struct instruction *in) {
+    enum decode_mode mode = mode_of(key);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode], bytes, available, &in->z, in->operand)))
         return false;
     memcpy(in->bytes, bytes, in->z.length);
@@ -117,6 +130,19 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
     in->rule = rule_find(decoder->rule_index, in);
     if (decoder->is_amd)
         follow_amd(in);
+    return true;
+}
+
+bool decode_cached(struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
+                   struct instruction *in) {
+    enum decode_mode mode = mode_of(key);
+    if (decode_cache_find(decoder->cache, mode, bytes, available, in)) {
+        in->rip = rip;
+        return true;
+    }
+    if (!decode(decoder, key, bytes, available, rip, in))
+        return false;
+    decode_cache_keep(decoder->cache, mode, in);
     return true;
 }
 

@@ -91,7 +91,7 @@ static bool look_ahead(struct outlook *o, const uint8_t *bytes, unsigned left) {
     struct translation *t = o->t;
     uint64_t rip = t->start_rip;
     for (unsigned i = 0; i < BLOCK_INSTRUCTIONS - 1; i++) {
-        if (!decode(t->engine->decoder, t->key, bytes, left < 15 ? left : 15, rip, &t->in) || t->in.z.length >= left)
+        if (!decode_cached(t->engine->decoder, t->key, bytes, left < 15 ? left : 15, rip, &t->in) || t->in.z.length >= left)
             return false;
         t->in.rip = rip;
         if (t->in.rule.kind == RULE_JCC) {

@@ -302,7 +302,7 @@ static enum cpu_result decode_crossing(struct translation *t, struct source *sou
         }
         memcpy(source->joined + source->left, more, 15);
     }
-    *valid = decode(t->engine->decoder, t->key, source->joined, 15, rip, &t->in);
+    *valid = decode_cached(t->engine->decoder, t->key, source->joined, 15, rip, &t->in);
     t->block->second_page = page;
     variable_refuse(t, t->block->physical + (rip - t->start_rip), source->left);
     variable_refuse(t, page, 15 - source->left);
@@ -356,7 +356,7 @@ static bool is_past_limit(const struct translation *t) {
 /* Decodes the instruction at rip into t->in. False: the block ends in front of it, or *result says more. */
 static bool next_instruction(struct translation *t, struct source *source, uint64_t rip, enum cpu_result *result,
                              uint64_t *needed_page) {
-    bool valid = decode(t->engine->decoder, t->key, source->bytes, source->left < 15 ? source->left : 15, rip, &t->in);
+    bool valid = decode_cached(t->engine->decoder, t->key, source->bytes, source->left < 15 ? source->left : 15, rip, &t->in);
     if (!valid && source->left < 15) {
         if (t->instruction_count > 0)
             return false; /* it gets a block of its own */

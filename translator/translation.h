@@ -51,12 +51,12 @@ struct rule {
 };
 
 struct instruction {
-    ZydisDecodedInstruction z;
-    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
     uint64_t rip;
     uint8_t bytes[16];
-    struct rule rule;
     uint64_t variable; /* host address of the immediate, where that is to be read at run time (variable.c), else 0 */
+    struct rule rule;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT]; /* the last member: decode_cache.c copies as many as there are */
 };
 
 /* A jump to code at the end of the block: a short branch to patch, and an exit to emit there. */
@@ -120,6 +120,9 @@ void decoder_destroy(struct decoder *decoder);
 /* Decodes up to 15 bytes. False: they are no instruction, in[0].z.length tells nothing. */
 bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
             struct instruction *in);
+/* The same, remembering what was decoded before; for the holder of the translator's lock. */
+bool decode_cached(struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
+                   struct instruction *in);
 /* The general register behind an operand, 0..15, or CPU_NO_REGISTER; *high for AH..BH. */
 unsigned decode_gpr(ZydisRegister reg, bool *high);
 unsigned decode_segment(ZydisRegister reg);
