@@ -25,6 +25,8 @@ struct copy {
     struct emit_memory place;
     bool uses_cl, writes_rcx;   /* implicit operands */
     bool is_opcode_register;
+    bool has_slot;              /* the place is that of a guest register in cpu->hot.gpr, in r/m's stead */
+    bool is_turned;             /* reg and r/m have changed places, and the opcode its direction */
     uint32_t used;              /* guest registers, for borrowing */
     unsigned borrowed[2], borrowed_count;
 };
@@ -179,7 +181,79 @@ static void store_fields(struct translation *t, struct copy *copy) {
     give_back(t, copy);
 }
 
+/* ---- Guest registers in memory as memory operands ---- */
+
+/* Instructions that mean the same with memory in r/m as with a register. */
+static bool takes_slot(ZydisMnemonic mnemonic) {
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_NEG:
+    case ZYDIS_MNEMONIC_NOT:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_IMUL:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* MOV and the eight arithmetic instructions have a form for each direction, TEST has none. */
+static bool can_turn(const struct translation *t) {
+    unsigned opcode = t->in.z.opcode;
+    if (t->in.z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    return opcode == 0x84 || opcode == 0x85 || opcode == 0x88 || opcode == 0x89 || (opcode < 0x40 && (opcode & 6) == 0);
+}
+
+/* A write of 32 bits clears the rest of the register; one of fewer would make the next load wait. */
+static bool may_be_slot(const struct field *field, unsigned bits) {
+    return field->guest != CPU_NO_REGISTER && field->in_memory && (!field->written || bits == 64);
+}
+
+/* Makes the instruction reach one register where it lives. */
+static void use_slot(struct translation *t, struct copy *copy) {
+    bool has_both = copy->reg.guest != CPU_NO_REGISTER && copy->rm.guest != CPU_NO_REGISTER;
+    if (copy->memory || t->in.z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->in.rule.class != CLASS_INTEGER ||
+        copy->reg.high || copy->rm.high || (has_both && copy->reg.guest == copy->rm.guest) || copy->is_opcode_register ||
+        !takes_slot(t->in.z.mnemonic))
+        return;
+    unsigned bits = t->in.operand[0].size;
+    if (bits == 16 && t->in.z.mnemonic == ZYDIS_MNEMONIC_MOVSXD)
+        return; /* manuals differ on the size of its memory operand */
+    if (has_both && !copy->rm.in_memory && may_be_slot(&copy->reg, bits) && can_turn(t)) {
+        struct field reg = copy->reg;
+        copy->reg = copy->rm;
+        copy->rm = reg;
+        copy->is_turned = true;
+    }
+    if (!may_be_slot(&copy->rm, bits))
+        return;
+    copy->has_slot = true;
+    copy->place = memory_at(REG_R, t->slot[copy->rm.guest]);
+    copy->rm.guest = CPU_NO_REGISTER;
+}
+
 /* ---- Encoding ---- */
+
+static bool has_place(const struct copy *copy) {
+    return copy->memory || copy->has_slot;
+}
 
 static bool has_mandatory(const ZydisDecodedInstruction *z, unsigned prefix) {
     for (unsigned i = 0; i < z->raw.prefix_count; i++)
@@ -215,7 +289,7 @@ static bool extends(const struct field *field) {
 
 static void emit_modrm(struct translation *t, struct copy *copy, unsigned reg) {
     const ZydisDecodedInstruction *z = &t->in.z;
-    if (copy->memory)
+    if (has_place(copy))
         emit_modrm_memory(&t->e, reg, &copy->place);
     else
         emit_u8(&t->e, 0xc0 | (reg & 7) << 3 |
@@ -262,7 +336,7 @@ static unsigned legacy_rex(const struct translation *t, const struct copy *copy)
     bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM; /* without it, REX.R is ignored */
     if (copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host > 7 : has_modrm && z->raw.rex.R)
         rex |= 4;
-    if (copy->memory) {
+    if (has_place(copy)) {
         rex |= copy->place.index != HOST_NONE && copy->place.index > 7 ? 2 : 0;
         rex |= copy->place.base > 7 ? 1 : 0;
     } else if (copy->rm.guest != CPU_NO_REGISTER) {
@@ -272,7 +346,7 @@ static unsigned legacy_rex(const struct translation *t, const struct copy *copy)
     } else {
         rex |= z->raw.rex.B;
     }
-    if (is_new_byte(&copy->reg, operand_bits(t, ZYDIS_OPERAND_ENCODING_MODRM_REG)) ||
+    if (is_new_byte(&copy->reg, operand_bits(t, copy->is_turned ? ZYDIS_OPERAND_ENCODING_MODRM_RM : ZYDIS_OPERAND_ENCODING_MODRM_REG)) ||
         is_new_byte(&copy->rm, operand_bits(t, ZYDIS_OPERAND_ENCODING_MODRM_RM)) ||
         is_new_byte(&copy->opcode, operand_bits(t, ZYDIS_OPERAND_ENCODING_OPCODE)))
         rex |= 0x40;
@@ -291,6 +365,8 @@ static void emit_legacy(struct translation *t, struct copy *copy) {
     if (has_mandatory(z, 0xf3))
         emit_u8(e, 0xf3);
     unsigned opcode = z->opcode, reg = reg_bits(t, copy);
+    if (copy->is_turned && z->mnemonic != ZYDIS_MNEMONIC_TEST)
+        opcode ^= 2;
     bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM;
     bool is_moffs = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0xa0 && opcode <= 0xa3;
     bool is_old_group = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode == 0x82; /* 80h; not in 64-bit mode */
@@ -481,6 +557,7 @@ void translate_copy(struct translation *t) {
         else
             copy_high_registers(t, &copy);
     } else {
+        use_slot(t, &copy);
         load_fields(t, &copy);
         emit_instruction(t, &copy);
         store_fields(t, &copy);

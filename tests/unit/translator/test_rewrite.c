@@ -176,9 +176,23 @@ static bool stands_for(const struct instruction *in, const ZydisDecodedOperand *
     return host_register[from] == HOST_NONE;
 }
 
+/* A guest register that lives in memory, reached there: all of it, or nothing of it written. */
+static bool is_slot(const ZydisDecodedOperand *guest, const ZydisDecodedOperand *host) {
+    bool high;
+    unsigned from = gpr_of(guest, &high);
+    if (from == CPU_NO_REGISTER || host_register[from] != HOST_NONE || host->type != ZYDIS_OPERAND_TYPE_MEMORY)
+        return false;
+    if ((guest->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && guest->size != 64)
+        return false;
+    return guest->size == host->size && guest->actions == host->actions && host->mem.base == ZYDIS_REGISTER_R13 &&
+           host->mem.index == ZYDIS_REGISTER_NONE && host->mem.disp.value == R_GPR(from);
+}
+
 static bool is_same_operand(const struct instruction *in, const ZydisDecodedOperand *guest,
                             const ZydisDecodedOperand *host) {
     bool high;
+    if (is_slot(guest, host))
+        return true;
     if (guest->type != host->type)
         return false;
     switch (guest->type) {
@@ -205,7 +219,7 @@ static bool are_apart(const struct instruction *in, const struct host_instructio
     bool high;
     for (unsigned i = 0; i < in->z.operand_count; i++) {
         unsigned from = gpr_of(&in->operand[i], &high), to = gpr_of(&host->operand[i], &high);
-        if (from == CPU_NO_REGISTER)
+        if (from == CPU_NO_REGISTER || to == CPU_NO_REGISTER)
             continue;
         for (unsigned k = 0; k < in->z.operand_count; k++) {
             unsigned other_from = gpr_of(&in->operand[k], &high), other_to = gpr_of(&host->operand[k], &high);
@@ -232,8 +246,11 @@ static bool is_copy(const struct instruction *in, const struct host_instruction 
         a->avx.has_sae != b->avx.has_sae ||
         ((a->attributes ^ b->attributes) & ZYDIS_ATTRIB_HAS_LOCK))
         return false;
+    /* TEST with a register that is in memory: there is only one direction. */
+    bool is_turned = a->mnemonic == ZYDIS_MNEMONIC_TEST && in->operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                     is_slot(&in->operand[1], &host->operand[0]);
     for (unsigned i = 0; i < a->operand_count; i++)
-        if (!is_same_operand(in, &in->operand[i], &host->operand[i]))
+        if (!is_same_operand(in, &in->operand[i], &host->operand[is_turned && i < 2 ? 1 - i : i]))
             return false;
     return are_apart(in, host);
 }
