@@ -155,13 +155,13 @@ static enum cpu_result write_cr8(struct cpu *cpu, uint64_t value) {
     if (value > 15)
         return general_protection(cpu);
     struct priority priority = {.controller = &cpu->interrupt_controller, .value = (unsigned)value};
-    cpu->call_full(cpu, set_priority, &priority);
+    cpu_call_controller(cpu, set_priority, &priority);
     return CPU_NEXT;
 }
 
 static uint64_t read_cr8(struct cpu *cpu) {
     struct priority priority = {.controller = &cpu->interrupt_controller};
-    return cpu->call_full(cpu, get_priority, &priority);
+    return cpu_call_controller(cpu, get_priority, &priority);
 }
 
 /* ---- MOV CR ---- */

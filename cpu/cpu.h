@@ -251,6 +251,7 @@ struct cpu {
     uint8_t delivering_vector;
     enum cpu_stop stop;
     _Atomic uint32_t requests;
+    _Atomic bool is_asleep; /* on `requests`, or about to be */
     _Atomic uint32_t intr; /* level of the INTR pin */
     uint32_t stale_count; /* pages whose code this vCPU has overwritten, to be dropped before it runs on */
     struct {
@@ -285,6 +286,11 @@ struct cpu {
 
     struct cpu_hot hot;
 };
+
+/* Calls what works on cpu->interrupt_controller. */
+static inline uint64_t cpu_call_controller(struct cpu *cpu, uint64_t (*fn)(void *argument), void *argument) {
+    return cpu->interrupt_controller.is_light ? fn(argument) : cpu->call_full(cpu, fn, argument);
+}
 
 /* Shorthand for the registers; the guest's own names. */
 #define cpu_rsp(cpu) ((cpu)->hot.gpr[CPU_RSP])

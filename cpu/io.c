@@ -21,6 +21,13 @@ static uint64_t call_device(void *argument) {
     return 0;
 }
 
+static void access_device(struct cpu *cpu, struct io_access *access) {
+    if (cpu->config->io.is_light)
+        call_device(access);
+    else
+        cpu->call_full(cpu, call_device, access);
+}
+
 static uint64_t cut(uint64_t value, unsigned size) {
     return size == 8 ? value : value & ((1ull << (size * 8)) - 1);
 }
@@ -53,7 +60,7 @@ uint64_t cpu_io_read(struct cpu *cpu, enum trapeze_space space, uint64_t address
     struct io_access access = {.cpu = cpu, .request = {.space = space, .size = size, .address = address}};
     if (io->waiting)
         return cut(~0ull, size);
-    cpu->call_full(cpu, call_device, &access);
+    access_device(cpu, &access);
     uint64_t value = access.is_claimed ? access.request.value : ~0ull;
     if (exits && !access.is_claimed)
         wait_for_answer(cpu, &access.request);
@@ -69,7 +76,7 @@ void cpu_io_write(struct cpu *cpu, enum trapeze_space space, uint64_t address, u
     struct cpu_io *io = &cpu->io;
     if (io->waiting)
         return;
-    cpu->call_full(cpu, call_device, &access);
+    access_device(cpu, &access);
     if (access.is_claimed || !cpu->config->unclaimed_exits || io->write_count == CPU_IO_REQUESTS)
         return;
     io->write[io->write_count++] = access.request;

@@ -167,14 +167,14 @@ static bool is_controllers(const struct cpu *cpu, uint32_t index) {
 
 static bool read_controller(struct cpu *cpu, uint32_t index, uint64_t *value) {
     struct controller_call call = {.controller = &cpu->interrupt_controller, .index = index};
-    bool done = cpu->call_full(cpu, controller_read, &call);
+    bool done = cpu_call_controller(cpu, controller_read, &call);
     *value = call.value;
     return done;
 }
 
 static bool write_controller(struct cpu *cpu, uint32_t index, uint64_t value) {
     struct controller_call call = {.controller = &cpu->interrupt_controller, .index = index, .value = value};
-    bool done = cpu->call_full(cpu, controller_write, &call);
+    bool done = cpu_call_controller(cpu, controller_write, &call);
     if (done && index == MSR_APIC_BASE)
         cpu->apic_disabled = !(value >> 11 & 1);
     return done;

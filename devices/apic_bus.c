@@ -50,7 +50,7 @@ static void page_write(void *device, uint64_t offset, unsigned size, uint64_t va
         lapic_page_ops.write(lapic, offset, size, value);
 }
 
-static const struct bus_ops shared_page_ops = {.read = page_read, .write = page_write, .min_size = 1, .max_size = 4};
+static const struct bus_ops shared_page_ops = {.read = page_read, .write = page_write, .min_size = 1, .max_size = 4, .is_light = true};
 
 static struct apic_page *find_page(struct apic_bus *apic_bus, uint64_t base) {
     struct apic_page *unused = NULL;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory/futex.h"
+
 struct window {
     uint64_t base, length;
     const struct bus_ops *ops;
@@ -23,36 +25,42 @@ struct window_list {
 };
 
 struct bus {
-    pthread_mutex_t lock;
+    _Atomic uint32_t lock; /* 0: free, 1: taken, 2: somebody may wait */
+    uint64_t (*call_full)(uint64_t (*fn)(void *argument), void *argument);
     struct window_list spaces[2]; /* by enum trapeze_space */
 };
 
 struct bus *bus_create(void) {
-    struct bus *bus = calloc(1, sizeof(*bus));
-    if (!bus)
-        return NULL;
-    if (pthread_mutex_init(&bus->lock, NULL) != 0) {
-        free(bus);
-        return NULL;
-    }
-    return bus;
+    return calloc(1, sizeof(struct bus));
 }
 
 void bus_destroy(struct bus *bus) {
     if (!bus)
         return;
-    pthread_mutex_destroy(&bus->lock);
     for (size_t i = 0; i < 2; i++)
         free(bus->spaces[i].windows);
     free(bus);
 }
 
 void bus_lock(struct bus *bus) {
-    pthread_mutex_lock(&bus->lock);
+    uint32_t before = 0;
+    if (atomic_compare_exchange_strong_explicit(&bus->lock, &before, 1, memory_order_acquire, memory_order_relaxed))
+        return;
+    while (atomic_exchange_explicit(&bus->lock, 2, memory_order_acquire) != 0)
+        futex_wait(&bus->lock, 2);
 }
 
 void bus_unlock(struct bus *bus) {
-    pthread_mutex_unlock(&bus->lock);
+    if (atomic_exchange_explicit(&bus->lock, 0, memory_order_release) == 2)
+        futex_wake(&bus->lock, 1);
+}
+
+void bus_set_full(struct bus *bus, uint64_t (*call_full)(uint64_t (*fn)(void *argument), void *argument)) {
+    bus->call_full = call_full;
+}
+
+uint64_t bus_call_full(const struct bus *bus, uint64_t (*fn)(void *argument), void *argument) {
+    return bus && bus->call_full ? bus->call_full(fn, argument) : fn(argument);
 }
 
 /* The first window whose end lies above address: the one that holds it, or the next one up, or count. */
@@ -152,6 +160,35 @@ static struct piece find_piece(struct window_list *list, uint64_t address, unsig
     return (struct piece){window->ops, window->device, offset - lane, min, bytes, lane};
 }
 
+struct heavy_access {
+    const struct piece *piece;
+    uint64_t value;
+};
+
+static uint64_t full_read(void *argument) {
+    const struct piece *piece = ((struct heavy_access *)argument)->piece;
+    return piece->ops->read(piece->device, piece->offset, piece->size);
+}
+
+static uint64_t full_write(void *argument) {
+    const struct heavy_access *access = argument;
+    access->piece->ops->write(access->piece->device, access->piece->offset, access->piece->size, access->value);
+    return 0;
+}
+
+static uint64_t read_piece(struct bus *bus, const struct piece *piece) {
+    struct heavy_access access = {piece, 0};
+    return piece->ops->is_light ? full_read(&access) : bus_call_full(bus, full_read, &access);
+}
+
+static void write_piece(struct bus *bus, const struct piece *piece, uint64_t value) {
+    struct heavy_access access = {piece, value};
+    if (piece->ops->is_light)
+        full_write(&access);
+    else
+        bus_call_full(bus, full_write, &access);
+}
+
 static uint64_t mask_of(unsigned bytes) {
     return bytes >= 8 ? UINT64_MAX : (UINT64_C(1) << (8 * bytes)) - 1;
 }
@@ -165,7 +202,7 @@ bool bus_read(struct bus *bus, enum trapeze_space space, uint64_t address, unsig
         struct piece piece = find_piece(&bus->spaces[space], address + done, size - done);
         uint64_t part = UINT64_MAX;
         if (piece.ops) {
-            part = piece.ops->read(piece.device, piece.offset, piece.size) >> (8 * piece.lane);
+            part = read_piece(bus, &piece) >> (8 * piece.lane);
             is_claimed = true;
         }
         result |= (part & mask_of(piece.bytes)) << (8 * done);
@@ -183,7 +220,7 @@ bool bus_write(struct bus *bus, enum trapeze_space space, uint64_t address, unsi
         struct piece piece = find_piece(&bus->spaces[space], address + done, size - done);
         uint64_t part = (value >> (8 * done)) & mask_of(piece.bytes);
         if (piece.ops) {
-            piece.ops->write(piece.device, piece.offset, piece.size, part << (8 * piece.lane));
+            write_piece(bus, &piece, part << (8 * piece.lane));
             is_claimed = true;
         }
         done += piece.bytes;

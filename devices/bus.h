@@ -5,11 +5,12 @@
  * what time it is on the host. Everything on the bus runs under the machine's one device lock, which bus_read and
  * bus_write take; timers (devices/clock.h) and backends take it before they call a device, so a device is
  * single-threaded code.
+ *
+ * Most accesses of a guest are to a few chips, whose code is light (struct trapeze_io); the others are called through
+ * bus_call_full.
  */
 #ifndef DEVICES_BUS_H
 #define DEVICES_BUS_H
-
-#include <pthread.h>
 
 #include "trapeze/trapeze.h"
 
@@ -22,6 +23,8 @@ struct bus_ops {
     /* Access widths that the chip takes; 0 stands for 1 and 8. The bus splits wider accesses into max_size pieces,
        lowest address first, and widens narrower ones (read: cut out of min_size; write: of the value alone). */
     uint8_t min_size, max_size;
+    /* read and write are light code (struct trapeze_io), and so is everything that they reach. */
+    bool is_light;
 };
 
 enum bus_status { BUS_OK, BUS_OVERLAP, BUS_NO_MEMORY, BUS_INVALID };
@@ -40,7 +43,12 @@ void bus_detach(struct bus *bus, enum trapeze_space space, uint64_t base);
 /* Who answers at an address, or NULL: to say what a window overlaps. Locking as bus_attach. */
 const char *bus_name_at(const struct bus *bus, enum trapeze_space space, uint64_t address);
 
-/* False when nobody answers: *value is all ones then. Any thread; takes the device lock. */
+/* How light code calls any other, trapeze_call_full; NULL, as at first: bus_read and bus_write are called as any function. */
+void bus_set_full(struct bus *bus, uint64_t (*call_full)(uint64_t (*fn)(void *argument), void *argument));
+/* Calls fn from light code. */
+uint64_t bus_call_full(const struct bus *bus, uint64_t (*fn)(void *argument), void *argument);
+
+/* False when nobody answers: *value is all ones then. Any thread; takes the device lock. Light code. */
 bool bus_read(struct bus *bus, enum trapeze_space space, uint64_t address, unsigned size, uint64_t *value);
 bool bus_write(struct bus *bus, enum trapeze_space space, uint64_t address, unsigned size, uint64_t value);
 

@@ -27,7 +27,10 @@ struct clock *clock_create(struct bus *bus);
 struct clock *clock_create_manual(struct bus *bus);
 void clock_destroy(struct clock *clock);
 
-uint64_t clock_now(const struct clock *clock); /* ns */
+/* ns. Under the device lock, but for a manual clock; light code, as all below. */
+uint64_t clock_now(const struct clock *clock);
+/* The host's wall clock, ns since 1970. Under the device lock. */
+int64_t clock_wall(const struct clock *clock);
 /* Steps a manual clock forward, firing timers at their deadlines in order. Takes the device lock. */
 void clock_step(struct clock *clock, uint64_t nanoseconds);
 /* While paused, time stands still and nothing fires. */

@@ -291,7 +291,7 @@ static void hpet_write(void *device, uint64_t offset, unsigned size, uint64_t va
     set_alarms(hpet);
 }
 
-const struct bus_ops hpet_ops = {.read = hpet_read, .write = hpet_write, .min_size = 4, .max_size = 8};
+const struct bus_ops hpet_ops = {.read = hpet_read, .write = hpet_write, .min_size = 4, .max_size = 8, .is_light = true};
 
 /* ---- Making ---- */
 

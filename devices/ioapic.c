@@ -153,7 +153,7 @@ static void ioapic_write(void *device, uint64_t offset, unsigned size, uint64_t 
         ioapic_eoi(ioapic, value & 0xFF);
 }
 
-const struct bus_ops ioapic_ops = {.read = ioapic_read, .write = ioapic_write, .min_size = 1, .max_size = 4};
+const struct bus_ops ioapic_ops = {.read = ioapic_read, .write = ioapic_write, .min_size = 1, .max_size = 4, .is_light = true};
 
 /* Pins keep their levels: their devices drive them. */
 void ioapic_reset(struct ioapic *ioapic) {

@@ -185,7 +185,7 @@ static void page_write(void *device, uint64_t offset, unsigned size, uint64_t va
         lapic_record_error(lapic, ESR_ILLEGAL_REGISTER);
 }
 
-const struct bus_ops lapic_page_ops = {.read = page_read, .write = page_write, .min_size = 1, .max_size = 4};
+const struct bus_ops lapic_page_ops = {.read = page_read, .write = page_write, .min_size = 1, .max_size = 4, .is_light = true};
 
 /* ---- The x2APIC MSRs ---- */
 
@@ -329,12 +329,25 @@ static bool controller_read_msr(void *opaque, uint32_t index, uint64_t *value) {
     return exists;
 }
 
-static bool controller_write_msr(void *opaque, uint32_t index, uint64_t value) {
-    struct lapic *lapic = opaque;
-    bus_lock(lapic->config.bus);
-    const bool is_accepted = lapic_write_msr(lapic, index, value);
-    bus_unlock(lapic->config.bus);
+struct msr_write {
+    struct lapic *lapic;
+    uint32_t index;
+    uint64_t value;
+};
+
+static uint64_t full_write_msr(void *argument) {
+    const struct msr_write *write = argument;
+    bus_lock(write->lapic->config.bus);
+    const bool is_accepted = lapic_write_msr(write->lapic, write->index, write->value);
+    bus_unlock(write->lapic->config.bus);
     return is_accepted;
+}
+
+/* The page may move, for which the bus needs memory. */
+static bool controller_write_msr(void *opaque, uint32_t index, uint64_t value) {
+    struct msr_write write = {opaque, index, value};
+    return index == MSR_APIC_BASE ? bus_call_full(write.lapic->config.bus, full_write_msr, &write)
+                                  : full_write_msr(&write);
 }
 
 struct trapeze_interrupt_controller lapic_controller(struct lapic *lapic) {
@@ -345,5 +358,6 @@ struct trapeze_interrupt_controller lapic_controller(struct lapic *lapic) {
         .read_msr = controller_read_msr,
         .write_msr = controller_write_msr,
         .opaque = lapic,
+        .is_light = TRAPEZE_LIGHT_DEVICES,
     };
 }

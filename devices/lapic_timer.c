@@ -5,6 +5,7 @@
  * (lapic_timer_sync), so the guest can't see a count of zero before its interrupt, however late the clock's thread is.
  */
 #include "devices/lapic_state.h"
+#include "devices/scale.h"
 
 enum { MODE_ONE_SHOT, MODE_PERIODIC, MODE_TSC_DEADLINE };
 
@@ -141,9 +142,9 @@ void lapic_timer_write_deadline(struct lapic *lapic, uint64_t value) {
         fire_deadline(lapic);
         return;
     }
-    const unsigned __int128 wait = (unsigned __int128)(value - now) * 1000000000u / lapic->config.tsc_hz + 1;
+    const uint64_t wait = scale_down(value - now, 1000000000u, lapic->config.tsc_hz);
     clock_timer_arm(&lapic->timer.alarm,
-                    clock_now(lapic->config.clock) + (wait < LONGEST_WAIT_NS ? (uint64_t)wait : LONGEST_WAIT_NS));
+                    clock_now(lapic->config.clock) + (wait < LONGEST_WAIT_NS ? wait + 1 : LONGEST_WAIT_NS));
 }
 
 void lapic_timer_init(struct lapic *lapic) {

@@ -15,16 +15,12 @@
 #include "devices/backends/char.h"
 #include "devices/event_loop.h"
 #include "devices/pc_chips.h"
+#include "devices/pc_io.h"
 
 enum { MIB = 1 << 20, VCPUS_MAX = BOOT_VCPUS_MAX };
 
 /* Regions of guest-physical memory, in the order of their slots. */
 enum { SLOT_LOW, SLOT_FIRMWARE, SLOT_A20, SLOT_BELOW_4G, SLOT_ABOVE_4G };
-
-struct pc_vcpu {
-    struct pc *pc;
-    struct trapeze_vcpu *vcpu;
-};
 
 struct pc {
     struct pc_config config;
@@ -32,7 +28,8 @@ struct pc {
     int ram_fd;
     struct cpu_model *model;
     struct trapeze_machine *machine;
-    struct pc_vcpu vcpus[VCPUS_MAX];
+    struct trapeze_vcpu *vcpus[VCPUS_MAX];
+    struct pc_io io;
     unsigned vcpu_count;
     struct bus *bus;
     struct clock *clock;
@@ -42,9 +39,6 @@ struct pc {
     bool has_chips;
 };
 
-/* Which vCPU the calling thread runs: how a local APIC's page, at one address for all, knows whose it is. */
-static _Thread_local unsigned current_cpu;
-
 static bool fail(struct pc_error *error, const char *option, const char *text) {
     error->option = option;
     snprintf(error->text, sizeof(error->text), "%s", text);
@@ -53,57 +47,16 @@ static bool fail(struct pc_error *error, const char *option, const char *text) {
 
 /* ---- Between the engine and the chips ---- */
 
-static bool io_read(void *opaque, enum trapeze_space space, uint64_t address, unsigned size, uint64_t *value) {
-    struct pc *pc = opaque;
-    if (bus_read(pc->bus, space, address, size, value))
-        return true;
-    if (pc->config.unclaimed)
-        pc->config.unclaimed(pc->config.opaque, space, false, address, size);
-    return false;
-}
-
-static bool io_write(void *opaque, enum trapeze_space space, uint64_t address, unsigned size, uint64_t value) {
-    struct pc *pc = opaque;
-    if (bus_write(pc->bus, space, address, size, value))
-        return true;
-    if (pc->config.unclaimed)
-        pc->config.unclaimed(pc->config.opaque, space, true, address, size);
-    return false;
-}
-
 static void fp_error(void *opaque) {
-    struct pc *pc = opaque;
+    struct pc *pc = (struct pc *)((char *)opaque - offsetof(struct pc, io));
     bus_lock(pc->bus);
     fpu_error_assert(&pc->chips.fpu_error);
     bus_unlock(pc->bus);
 }
 
-static void set_intr(void *opaque, bool asserted) {
-    const struct pc_vcpu *vcpu = opaque;
-    trapeze_vcpu_set_intr(vcpu->vcpu, asserted);
-}
-
-static void signal_vcpu(void *opaque, enum trapeze_signal signal, unsigned vector) {
-    const struct pc_vcpu *vcpu = opaque;
-    trapeze_vcpu_signal(vcpu->vcpu, signal, vector);
-}
-
-static uint64_t read_tsc(void *opaque) {
-    enum { IA32_TIME_STAMP_COUNTER = 0x10 };
-    const struct pc_vcpu *vcpu = opaque;
-    uint64_t value = 0;
-    trapeze_vcpu_get_msr(vcpu->vcpu, IA32_TIME_STAMP_COUNTER, &value);
-    return value;
-}
-
 static struct lapic_cpu lapic_cpu(void *opaque, unsigned index) {
     struct pc *pc = opaque;
-    return (struct lapic_cpu){set_intr, signal_vcpu, read_tsc, &pc->vcpus[index]};
-}
-
-static unsigned who_accesses(void *opaque) {
-    (void)opaque;
-    return current_cpu;
+    return pc_io_lapic_cpu(pc->vcpus[index]);
 }
 
 static bool memory_read(void *opaque, guest_physical from, void *to, size_t length) {
@@ -194,7 +147,11 @@ static bool create_machine(struct pc *pc, struct pc_error *error) {
                                           .vcpu_count = pc->config.vcpu_count,
                                           .code_cache = pc->config.code_cache,
                                           .windows = pc->config.windows,
-                                          .io = {io_read, io_write, fp_error, pc},
+                                          .io = {.read = pc_io_read,
+                                                 .write = pc_io_write,
+                                                 .fp_error = fp_error,
+                                                 .opaque = &pc->io,
+                                                 .is_light = TRAPEZE_LIGHT_DEVICES},
                                           .unimplemented = pc->config.unimplemented,
                                           .opaque = pc->config.opaque};
     const char *model = config.cpu_model ? config.cpu_model : "host", *text = NULL;
@@ -209,9 +166,7 @@ static bool create_machine(struct pc *pc, struct pc_error *error) {
 
 static bool create_vcpus(struct pc *pc, struct pc_error *error) {
     for (; pc->vcpu_count < pc->config.vcpu_count; pc->vcpu_count++) {
-        struct pc_vcpu *vcpu = &pc->vcpus[pc->vcpu_count];
-        vcpu->pc = pc;
-        enum trapeze_status status = trapeze_vcpu_create(pc->machine, pc->vcpu_count, &vcpu->vcpu);
+        enum trapeze_status status = trapeze_vcpu_create(pc->machine, pc->vcpu_count, &pc->vcpus[pc->vcpu_count]);
         if (status != TRAPEZE_OK)
             return fail(error, "smp", trapeze_status_text(status));
     }
@@ -221,7 +176,7 @@ static bool create_vcpus(struct pc *pc, struct pc_error *error) {
 static void connect_apics(struct pc *pc) {
     for (unsigned i = 0; i < pc->vcpu_count; i++) {
         struct trapeze_interrupt_controller controller = lapic_controller(pc->chips.lapic[i]);
-        trapeze_vcpu_set_interrupt_controller(pc->vcpus[i].vcpu, &controller);
+        trapeze_vcpu_set_interrupt_controller(pc->vcpus[i], &controller);
     }
 }
 
@@ -263,10 +218,10 @@ static bool load_kernel(struct pc *pc, struct pc_error *error) {
                  strerror(errno));
         return fail(error, "kernel", reason.text);
     }
-    trapeze_vcpu_get_registers(pc->vcpus[0].vcpu, &registers);
+    trapeze_vcpu_get_registers(pc->vcpus[0], &registers);
     if (!boot_load(&request, &memory, &registers, &reason))
         return fail(error, option_to_blame(pc, reason.text), reason.text);
-    enum trapeze_status status = trapeze_vcpu_set_registers(pc->vcpus[0].vcpu, &registers);
+    enum trapeze_status status = trapeze_vcpu_set_registers(pc->vcpus[0], &registers);
     return status == TRAPEZE_OK || fail(error, "kernel", "the processor refuses the state to enter the kernel in");
 }
 
@@ -282,6 +237,8 @@ static bool create_threads(struct pc *pc, struct pc_error *error) {
     pc->bus = bus_create();
     if (!pc->bus)
         return fail(error, NULL, "no memory is left for the device bus");
+    bus_set_full(pc->bus, trapeze_call_full);
+    pc->io.bus = pc->bus;
     pthread_sigmask(SIG_SETMASK, &requests, &previous);
     pc->clock = clock_create(pc->bus);
     pc->loop = pc->clock ? event_loop_create(pc->bus) : NULL;
@@ -316,7 +273,7 @@ static bool create_chips(struct pc *pc, struct pc_error *error) {
                 .physical_address_bits = cpu_model_physical_bits(pc->model),
                 .tsc_hz = cpu_model_tsc_hz(pc->model)},
         .lapic_cpu = lapic_cpu,
-        .current_cpu = who_accesses,
+        .current_cpu = pc_io_current_cpu,
         .memory = {memory_read, memory_write, pc},
         .ram_below_4g = pc->ram_below_4g,
         .ram_above_4g = pc->ram_above_4g,
@@ -348,6 +305,7 @@ struct pc *pc_create(const struct pc_config *config, struct pc_error *error) {
         return NULL;
     }
     pc->config = *config;
+    pc->io = (struct pc_io){.unclaimed = config->unclaimed, .opaque = config->opaque};
     pc->ram_fd = -1;
     /* The kernel is read before any console is opened: a wrong name there must not cost another file its content. */
     if (create_machine(pc, error) && create_memory(pc, error) && create_vcpus(pc, error) && load_kernel(pc, error) &&
@@ -391,19 +349,19 @@ unsigned pc_vcpu_count(const struct pc *pc) {
 }
 
 struct trapeze_vcpu *pc_vcpu(struct pc *pc, unsigned index) {
-    return pc->vcpus[index].vcpu;
+    return pc->vcpus[index];
 }
 
 enum trapeze_status pc_run_vcpu(struct pc *pc, unsigned index, struct trapeze_exit *exit) {
-    current_cpu = index;
-    return trapeze_vcpu_run(pc->vcpus[index].vcpu, exit);
+    pc_io_set_current_cpu(index);
+    return trapeze_vcpu_run(pc->vcpus[index], exit);
 }
 
 /* A processor takes RESET when it runs next; the kick that is waiting brings it back before its first instruction. */
 static void reset_vcpu(struct pc *pc, unsigned index) {
     struct trapeze_exit exit;
-    trapeze_vcpu_signal(pc->vcpus[index].vcpu, TRAPEZE_SIGNAL_RESET, 0);
-    trapeze_vcpu_kick(pc->vcpus[index].vcpu);
+    trapeze_vcpu_signal(pc->vcpus[index], TRAPEZE_SIGNAL_RESET, 0);
+    trapeze_vcpu_kick(pc->vcpus[index]);
     pc_run_vcpu(pc, index, &exit);
 }
 

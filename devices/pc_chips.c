@@ -3,11 +3,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
-/* Who asserts a line: lines shared by several are asserted while one of them asserts it. */
-enum source { SOURCE_ISA, SOURCE_ISA_SHARED, SOURCE_PCI, SOURCE_HPET, SOURCE_ACPI, SOURCE_TESTDEV, SOURCE_SHIFT = 8 };
-enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_RTC = 8, IRQ_SCI = 9, IRQ_MOUSE = 12, IRQ_FPU = 13, ISA_IRQS = 16, TIMER_PIN = 2 };
+#include "devices/pc_lines.h"
+
 enum { PM_BASE = 0x600 };
 
 static const struct {
@@ -15,55 +13,6 @@ static const struct {
     uint8_t irq;
     const char *name;
 } serial_ports[PC_CHIPS_SERIAL] = {{0x3f8, 4, "COM1"}, {0x2f8, 3, "COM2"}, {0x3e8, 4, "COM3"}, {0x2e8, 3, "COM4"}};
-
-/* ---- Interrupt lines ---- */
-
-static void gsi_set(void *target, unsigned pin, bool asserted) {
-    struct pc_chips *chips = target;
-    unsigned gsi = pin & ((1u << SOURCE_SHIFT) - 1), bit = 1u << (pin >> SOURCE_SHIFT);
-    if (gsi >= PC_CHIPS_GSIS)
-        return;
-    uint16_t *sources = &chips->gsi_sources[gsi];
-    *sources = (uint16_t)(asserted ? *sources | bit : *sources & ~bit);
-    if (gsi < ISA_IRQS)
-        pic_set_irq(&chips->pic, gsi, *sources != 0);
-    if (chips->ioapic)
-        ioapic_set(chips->ioapic, gsi == IRQ_TIMER ? TIMER_PIN : gsi, *sources != 0);
-}
-
-static struct irq_line line_of(struct pc_chips *chips, unsigned gsi, enum source source) {
-    return (struct irq_line){gsi_set, chips, gsi | (unsigned)source << SOURCE_SHIFT};
-}
-
-/* The 8254 and the RTC, which the HPET can take the place of. */
-static void legacy_set(void *target, unsigned irq, bool asserted) {
-    struct pc_chips *chips = target;
-    if (!chips->hpet_has_legacy || !asserted)
-        gsi_set(chips, irq, asserted);
-}
-
-static void legacy_replacement(void *opaque, bool is_on) {
-    struct pc_chips *chips = opaque;
-    chips->hpet_has_legacy = is_on;
-    if (!is_on)
-        return;
-    gsi_set(chips, IRQ_TIMER, false);
-    gsi_set(chips, IRQ_RTC, false);
-}
-
-static void hpet_route(void *target, unsigned pin, bool asserted) {
-    gsi_set(target, pin | SOURCE_HPET << SOURCE_SHIFT, asserted);
-}
-
-static int acknowledge_8259(void *opaque) {
-    struct pc_chips *chips = opaque;
-    return pic_acknowledge(&chips->pic);
-}
-
-static bool timer_tick_is_waiting(void *opaque) {
-    const struct pc_chips *chips = opaque;
-    return pic_is_waiting(&chips->pic, IRQ_TIMER);
-}
 
 /* ---- What the guest asks of the machine ---- */
 
@@ -105,33 +54,26 @@ static void a20_set(void *target, unsigned pin, bool asserted) {
 
 /* ---- Making the chips ---- */
 
-static int64_t wall_clock(void *opaque) {
-    struct timespec now;
-    (void)opaque;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static void init_legacy(struct pc_chips *chips) {
     struct clock *clock = chips->config.clock;
     const struct irq_line intr = {apic_bus_set_lint, chips->apic_bus, 0};
-    const struct irq_line tick = {legacy_set, chips, IRQ_TIMER}, rtc_line = {legacy_set, chips, IRQ_RTC};
+    const struct irq_line tick = {pc_legacy_set, chips, IRQ_TIMER}, rtc_line = {pc_legacy_set, chips, IRQ_RTC};
     const struct irq_line reset = {reset_pulse, chips, 0};
     const struct irq_line port92_a20 = {a20_set, chips, A20_PORT92};
-    const struct irq_line fpu = line_of(chips, IRQ_FPU, SOURCE_ISA);
-    const struct i8042_lines lines = {.keyboard = line_of(chips, IRQ_KEYBOARD, SOURCE_ISA),
-                                      .mouse = line_of(chips, IRQ_MOUSE, SOURCE_ISA),
+    const struct irq_line fpu = pc_line(chips, IRQ_FPU, SOURCE_ISA);
+    const struct i8042_lines lines = {.keyboard = pc_line(chips, IRQ_KEYBOARD, SOURCE_ISA),
+                                      .mouse = pc_line(chips, IRQ_MOUSE, SOURCE_ISA),
                                       .a20 = {a20_set, chips, A20_8042},
                                       .reset = reset};
     pic_init(&chips->pic, &intr);
-    pit_init(&chips->pit, clock, &tick, timer_tick_is_waiting, chips);
-    rtc_init(&chips->rtc, clock, &rtc_line, wall_clock, NULL);
+    pit_init(&chips->pit, clock, &tick, pc_timer_tick_is_waiting, chips);
+    rtc_init(&chips->rtc, clock, &rtc_line, pc_wall_clock, chips);
     i8042_init(&chips->i8042, clock, &lines);
     port92_init(&chips->port92, &port92_a20, &reset);
     fpu_error_init(&chips->fpu_error, &fpu);
     reset_control_init(&chips->reset_control, reset_control_written, chips);
     for (unsigned i = 0; i < PC_CHIPS_SERIAL; i++) {
-        const struct irq_line line = line_of(chips, serial_ports[i].irq, i < 2 ? SOURCE_ISA : SOURCE_ISA_SHARED);
+        const struct irq_line line = pc_line(chips, serial_ports[i].irq, i < 2 ? SOURCE_ISA : SOURCE_ISA_SHARED);
         if (chips->config.serial[i])
             uart_init(&chips->uart[i], clock, &line, chips->config.serial[i]);
     }
@@ -143,7 +85,7 @@ static bool create_apics(struct pc_chips *chips) {
     const struct pc_chips_config *config = &chips->config;
     const struct apic_bus_config apic_bus = {.bus = config->bus,
                                              .lapic_limit = config->vcpu_count,
-                                             .extint_acknowledge = acknowledge_8259,
+                                             .extint_acknowledge = pc_acknowledge_8259,
                                              .extint_opaque = chips,
                                              .current_cpu = config->current_cpu,
                                              .current_cpu_opaque = config->opaque};
@@ -171,13 +113,13 @@ static bool create_apics(struct pc_chips *chips) {
 
 static bool create_chipset(struct pc_chips *chips) {
     const struct hpet_config hpet = {.clock = chips->config.clock,
-                                     .legacy = {line_of(chips, IRQ_TIMER, SOURCE_HPET),
-                                                line_of(chips, IRQ_RTC, SOURCE_HPET)},
-                                     .ioapic = {hpet_route, chips, 0},
-                                     .legacy_replacement = legacy_replacement,
+                                     .legacy = {pc_line(chips, IRQ_TIMER, SOURCE_HPET),
+                                                pc_line(chips, IRQ_RTC, SOURCE_HPET)},
+                                     .ioapic = {pc_hpet_route, chips, 0},
+                                     .legacy_replacement = pc_legacy_replacement,
                                      .opaque = chips};
     const struct acpi_pm_config acpi_pm = {.clock = chips->config.clock,
-                                           .sci = line_of(chips, IRQ_SCI, SOURCE_ACPI),
+                                           .sci = pc_line(chips, IRQ_SCI, SOURCE_ACPI),
                                            .power_off = power_off,
                                            .opaque = chips};
     struct pci_host_config pci_host = {.bus = chips->config.bus,
@@ -191,7 +133,7 @@ static bool create_chipset(struct pc_chips *chips) {
     /* PIIX: PCI interrupts may go to 3..7, 9..12, 14 and 15. */
     for (unsigned irq = 3; irq < ISA_IRQS; irq++)
         if (irq != IRQ_RTC && irq != IRQ_FPU)
-            pci_host.isa_irq[irq] = line_of(chips, irq, SOURCE_PCI);
+            pci_host.isa_irq[irq] = pc_line(chips, irq, SOURCE_PCI);
     pci_host.acpi_pm = chips->acpi_pm;
     chips->pci_host = pci_host_create(&pci_host);
     return chips->pci_host != NULL;
@@ -210,7 +152,7 @@ static bool create_test_devices(struct pc_chips *chips) {
     if (!chips->pc_testdev)
         return false;
     for (unsigned i = 0; i < PC_TESTDEV_LINES; i++)
-        lines[i] = line_of(chips, i, SOURCE_TESTDEV);
+        lines[i] = pc_line(chips, i, SOURCE_TESTDEV);
     pc_testdev_init(chips->pc_testdev, lines, NULL, NULL);
     return true;
 }

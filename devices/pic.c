@@ -244,8 +244,8 @@ static uint64_t elcr_read(void *device, uint64_t offset, unsigned size) {
     return ((struct pic_chip *)device)->elcr;
 }
 
-const struct bus_ops pic_ops = {.read = pic_read, .write = pic_write, .max_size = 1};
-const struct bus_ops pic_elcr_ops = {.read = elcr_read, .write = elcr_write, .max_size = 1};
+const struct bus_ops pic_ops = {.read = pic_read, .write = pic_write, .max_size = 1, .is_light = true};
+const struct bus_ops pic_elcr_ops = {.read = elcr_read, .write = elcr_write, .max_size = 1, .is_light = true};
 
 /* ---- Life ------------------------------------------------------------------------------------------------------ */
 

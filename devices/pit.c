@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "devices/scale.h"
+
 #define NS_PER_SECOND  1000000000
 #define REFRESH_NS     15085 /* bit 4 of port 61h toggles with each refresh cycle */
 #define CATCH_UP_NS    10000 /* two edges are never closer together than this */
@@ -16,12 +18,12 @@
 #define CATCH_UP_LIMIT 4096  /* how many are kept at most */
 
 static int64_t ticks_at(uint64_t ns) {
-    return (int64_t)((unsigned __int128)ns * PIT_HZ / NS_PER_SECOND);
+    return (int64_t)scale_down(ns, PIT_HZ, NS_PER_SECOND);
 }
 
 /* The first nanosecond of a tick. */
 static uint64_t ns_of(int64_t ticks) {
-    return (uint64_t)(((unsigned __int128)(uint64_t)ticks * NS_PER_SECOND + PIT_HZ - 1) / PIT_HZ);
+    return scale_up((uint64_t)ticks, NS_PER_SECOND, PIT_HZ);
 }
 
 static int64_t now_of(const struct pit *pit) {
@@ -404,8 +406,8 @@ static uint64_t speaker_read(void *device, uint64_t offset, unsigned size) {
     return pit->port61 | refresh << 4 | (unsigned)output_of(&pit->channel[2], now_of(pit)) << 5;
 }
 
-const struct bus_ops pit_ops = {.read = pit_read, .write = pit_write, .max_size = 1};
-const struct bus_ops pit_speaker_ops = {.read = speaker_read, .write = speaker_write, .max_size = 1};
+const struct bus_ops pit_ops = {.read = pit_read, .write = pit_write, .max_size = 1, .is_light = true};
+const struct bus_ops pit_speaker_ops = {.read = speaker_read, .write = speaker_write, .max_size = 1, .is_light = true};
 
 /* ---- Life ------------------------------------------------------------------------------------------------------ */
 

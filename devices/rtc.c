@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "devices/scale.h"
+
 enum {
     SECONDS,
     SECONDS_ALARM,
@@ -201,7 +203,7 @@ static int64_t period_of(const struct rtc *rtc) {
 }
 
 static int64_t periods_at(const struct rtc *rtc, int64_t period) {
-    return (int64_t)((unsigned __int128)clock_now(rtc->clock) * CRYSTAL_HZ / SECOND) / period;
+    return (int64_t)scale_down(clock_now(rtc->clock), CRYSTAL_HZ, SECOND) / period;
 }
 
 /* Brings the flags of register C up to date. */
@@ -231,8 +233,8 @@ static uint64_t next_interrupt(const struct rtc *rtc) {
     int64_t second = floor_divide(time_of(rtc), SECOND), period = period_of(rtc);
     uint8_t enabled = rtc->ram[REG_B];
     if (enabled & B_PIE && period) {
-        unsigned __int128 cycles = (unsigned __int128)(periods_at(rtc, period) + 1) * (uint64_t)period;
-        next = (uint64_t)((cycles * SECOND + CRYSTAL_HZ - 1) / CRYSTAL_HZ);
+        uint64_t cycles = (uint64_t)(periods_at(rtc, period) + 1) * (uint64_t)period;
+        next = scale_up(cycles, SECOND, CRYSTAL_HZ);
     }
     if (!rtc->is_running)
         return next;
@@ -345,7 +347,7 @@ static void rtc_write(void *device, uint64_t offset, unsigned size, uint64_t val
         write_data(rtc, (uint8_t)value);
 }
 
-const struct bus_ops rtc_ops = {.read = rtc_read, .write = rtc_write, .max_size = 1};
+const struct bus_ops rtc_ops = {.read = rtc_read, .write = rtc_write, .max_size = 1, .is_light = true};
 
 /* ---- Life ------------------------------------------------------------------------------------------------------ */
 

@@ -222,8 +222,14 @@ void world_leave(struct engine *engine);
 /* Stops every vCPU at its run loop. The caller holds engine->lock and is not inside world_enter. */
 void world_stop(struct engine *engine, struct cpu *cpu);
 void world_resume(struct engine *engine);
+
+/* ---- events.c (light) ---- */
+/* The vCPU that the thread runs, or NULL. */
+extern _Thread_local struct cpu *engine_current;
 /* ORs a request into a vCPU's word and gets it out of translated code or sleep. Any thread. */
 void engine_wake(struct cpu *cpu, uint32_t request);
+/* Until there is a request, or for no reason shorter. */
+void engine_sleep(struct cpu *cpu);
 
 /* ---- signals.c ---- */
 /* Installs the handlers of the process, once. */

@@ -3,11 +3,7 @@
  * whatever translated code could not do. Here the guest's state is whole and nothing of the code cache is on the stack,
  * so this is where a vCPU stands when the world stops.
  */
-#include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "cpu/io.h"
 #include "cpu/mode.h"
@@ -113,10 +109,6 @@ static bool may_wake(const struct cpu *cpu) {
     if (cpu->waiting_for_sipi)
         return false;
     return !cpu->halted;
-}
-
-static void sleep_until_request(struct cpu *cpu) {
-    syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 }
 
 /* ---- Translation ---- */
@@ -246,7 +238,7 @@ void engine_run(struct cpu *cpu, struct trapeze_exit *exit) {
             return;
         }
         if (result == CPU_NEXT && !may_wake(cpu)) {
-            sleep_until_request(cpu);
+            engine_sleep(cpu);
             continue;
         }
         if (result != CPU_STOP) {

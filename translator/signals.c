@@ -14,7 +14,6 @@
 
 #include "translator/engine.h"
 
-static _Thread_local struct cpu *current;
 static _Thread_local void *signal_stack;
 
 #define SIGNAL_STACK_SIZE (64u * 1024)
@@ -65,7 +64,7 @@ static void give_back(int number, const siginfo_t *info) {
 
 static void on_signal(int number, siginfo_t *info, void *context) {
     int saved = errno;
-    if (!current || !redirect(current, number, info, context))
+    if (!engine_current || !redirect(engine_current, number, info, context))
         give_back(number, info);
     errno = saved;
 }
@@ -83,7 +82,7 @@ bool signals_install(void) {
 }
 
 bool signals_attach(struct cpu *cpu) {
-    current = cpu;
+    engine_current = cpu;
     if (!cpu || signal_stack)
         return true;
     size_t size = SIGNAL_STACK_SIZE + (size_t)getauxval(AT_MINSIGSTKSZ);

@@ -142,34 +142,6 @@ EXPORT void trapeze_vcpu_kick(struct trapeze_vcpu *vcpu) {
     engine_wake(vcpu->cpu, REQUEST_KICK);
 }
 
-/* A second NMI before the first one is taken is a bit of its own. */
-static void request_nmi(struct cpu *cpu) {
-    uint32_t before = atomic_load(&cpu->requests);
-    while (!atomic_compare_exchange_weak(&cpu->requests, &before,
-                                         before | (before & REQUEST_NMI ? REQUEST_NMI_AGAIN : REQUEST_NMI)))
-        ;
-}
-
-EXPORT void trapeze_vcpu_signal(struct trapeze_vcpu *vcpu, enum trapeze_signal signal, unsigned vector) {
-    static const uint32_t request[] = {
-        [TRAPEZE_SIGNAL_NMI] = 0, /* request_nmi */
-        [TRAPEZE_SIGNAL_INIT] = REQUEST_INIT,
-        [TRAPEZE_SIGNAL_SIPI] = REQUEST_SIPI,
-        [TRAPEZE_SIGNAL_RESET] = REQUEST_RESET,
-    };
-    if (signal == TRAPEZE_SIGNAL_SIPI)
-        vcpu->cpu->sipi_vector = (uint8_t)vector;
-    if (signal == TRAPEZE_SIGNAL_NMI)
-        request_nmi(vcpu->cpu);
-    engine_wake(vcpu->cpu, request[signal]);
-}
-
-EXPORT void trapeze_vcpu_set_intr(struct trapeze_vcpu *vcpu, bool asserted) {
-    uint32_t before = atomic_exchange(&vcpu->cpu->intr, asserted);
-    if (asserted && !before)
-        engine_wake(vcpu->cpu, REQUEST_INTR);
-}
-
 /* ---- State ---- */
 
 EXPORT void trapeze_vcpu_get_registers(const struct trapeze_vcpu *vcpu, struct trapeze_registers *registers) {
@@ -246,10 +218,6 @@ EXPORT enum trapeze_status trapeze_vcpu_set_xsave(struct trapeze_vcpu *vcpu, con
     memcpy(vcpu->cpu->xsave, image, TRAPEZE_XSAVE_SIZE);
     x87_load_pointers(vcpu->cpu, vcpu->cpu->xsave, true);
     return TRAPEZE_OK;
-}
-
-EXPORT bool trapeze_vcpu_get_msr(struct trapeze_vcpu *vcpu, uint32_t index, uint64_t *value) {
-    return cpu_read_msr(vcpu->cpu, index, value);
 }
 
 EXPORT bool trapeze_vcpu_set_msr(struct trapeze_vcpu *vcpu, uint32_t index, uint64_t value) {

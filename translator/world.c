@@ -1,9 +1,4 @@
-/* Stopping and waking vCPUs. */
-#include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+/* Stopping vCPUs. */
 #include "translator/engine.h"
 
 void world_enter(struct engine *engine, struct cpu *cpu) {
@@ -43,10 +38,4 @@ void world_resume(struct engine *engine) {
     world->stopper = NULL;
     pthread_cond_broadcast(&world->changed);
     pthread_mutex_unlock(&world->mutex);
-}
-
-void engine_wake(struct cpu *cpu, uint32_t request) {
-    atomic_fetch_or(&cpu->requests, request);
-    __atomic_store_n(&cpu->hot.run, 0, __ATOMIC_SEQ_CST);
-    syscall(SYS_futex, &cpu->requests, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }

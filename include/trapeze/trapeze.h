@@ -49,6 +49,10 @@ struct trapeze_io {
        PC). NULL: the error is #MF, as with CR0.NE set. */
     void (*fp_error)(void *opaque);
     void *opaque;
+    /* read and write are light: they are called while the guest's vector state is in the registers, which saves most of an
+       access's price. Light code is compiled for general registers only (-mgeneral-regs-only), and calls nothing that is
+       not, libc least of all, but through trapeze_call_full. */
+    bool is_light;
 };
 
 /*
@@ -65,7 +69,11 @@ struct trapeze_interrupt_controller {
     bool (*read_msr)(void *opaque, uint32_t index, uint64_t *value);
     bool (*write_msr)(void *opaque, uint32_t index, uint64_t value);
     void *opaque;
+    bool is_light; /* all of them, as in struct trapeze_io */
 };
+
+/* From a light callback: calls any function, with that state put away. Elsewhere it is a plain call. */
+uint64_t trapeze_call_full(uint64_t (*fn)(void *argument), void *argument);
 
 /* ---- Machine --------------------------------------------------------------------------------------------------- */
 

@@ -1,4 +1,6 @@
 /* The bus: who gets an access, in what pieces. */
+#include <pthread.h>
+
 #include "tests/unit/devices/device_test.h"
 
 struct log_device {
@@ -23,9 +25,9 @@ static void log_write(void *device, uint64_t offset, unsigned size, uint64_t val
     log->size[log->count++] = size;
 }
 
-static const struct bus_ops bytes_only = {log_read, log_write, 1, 1};
-static const struct bus_ops dwords_only = {log_read, log_write, 4, 4};
-static const struct bus_ops any_size = {log_read, log_write, 0, 0};
+static const struct bus_ops bytes_only = {log_read, log_write, 1, 1, false};
+static const struct bus_ops dwords_only = {log_read, log_write, 4, 4, false};
+static const struct bus_ops any_size = {log_read, log_write, 0, 0, false};
 
 static struct bus *bus;
 static struct log_device device;
@@ -140,6 +142,51 @@ START_TEST(window_at_the_top_of_memory_works) {
 }
 END_TEST
 
+static unsigned full_calls;
+
+static uint64_t count_full(uint64_t (*fn)(void *argument), void *argument) {
+    full_calls++;
+    return fn(argument);
+}
+
+START_TEST(only_devices_that_are_not_light_are_called_in_full) {
+    static const struct bus_ops light = {log_read, log_write, 0, 0, true};
+    uint64_t value;
+    bus_set_full(bus, count_full);
+    full_calls = 0;
+    ck_assert_int_eq(bus_attach(bus, TRAPEZE_PORT, 0x20, 2, &light, &device, "light"), BUS_OK);
+    ck_assert_int_eq(bus_attach(bus, TRAPEZE_PORT, 0x22, 2, &any_size, &device, "heavy"), BUS_OK);
+    ck_assert(bus_read(bus, TRAPEZE_PORT, 0x20, 1, &value));
+    ck_assert(bus_write(bus, TRAPEZE_PORT, 0x21, 1, 7));
+    ck_assert_uint_eq(full_calls, 0);
+    ck_assert(bus_read(bus, TRAPEZE_PORT, 0x21, 2, &value)); /* a byte of each */
+    ck_assert_uint_eq(value, 0x0001);
+    ck_assert(bus_write(bus, TRAPEZE_PORT, 0x22, 2, 0x1234));
+    ck_assert_uint_eq(full_calls, 2);
+    ck_assert_uint_eq(device.value[device.count - 1], 0x1234);
+}
+END_TEST
+
+static void *lock_and_count(void *counter) {
+    for (unsigned i = 0; i < 100000; i++) {
+        bus_lock(bus);
+        ++*(volatile unsigned *)counter;
+        bus_unlock(bus);
+    }
+    return NULL;
+}
+
+START_TEST(lock_lets_one_thread_in) {
+    pthread_t thread[4];
+    unsigned counter = 0;
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&thread[i], NULL, lock_and_count, &counter), 0);
+    for (unsigned i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    ck_assert_uint_eq(counter, 400000);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("bus");
     TCase *tests = tcase_create("bus");
@@ -153,6 +200,8 @@ int main(void) {
     tcase_add_test(tests, overlap_is_refused_and_named);
     tcase_add_test(tests, detached_window_is_silent_and_free);
     tcase_add_test(tests, window_at_the_top_of_memory_works);
+    tcase_add_test(tests, only_devices_that_are_not_light_are_called_in_full);
+    tcase_add_test(tests, lock_lets_one_thread_in);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

@@ -1,4 +1,6 @@
 /* The clock: order of timers, stepping, pausing, and the thread that serves the host's time. */
+#include <cpuid.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -146,6 +148,83 @@ START_TEST(paused_clock_stands_still) {
 }
 END_TEST
 
+static unsigned full_calls;
+
+static uint64_t count_full(uint64_t (*fn)(void *argument), void *argument) {
+    full_calls++;
+    return fn(argument);
+}
+
+static int64_t host_time(clockid_t id) {
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static bool has_steady_counter(void) {
+    unsigned a, b, c, d = 0;
+    return __get_cpuid(0x80000007, &a, &b, &c, &d) && (d >> 8 & 1);
+}
+
+/* Between full readings it lags by less than the 50 us that they are apart, and never runs ahead. */
+START_TEST(time_goes_with_the_host_and_is_seldom_asked_of_it) {
+    enum { LAG = 100000, READINGS = 400000 };
+    struct clock *clock = clock_create(bus);
+    bus_set_full(bus, count_full);
+    bus_lock(bus);
+    int64_t before = host_time(CLOCK_MONOTONIC), last = (int64_t)clock_now(clock);
+    int64_t after = host_time(CLOCK_MONOTONIC), least = last - after, most = last - before;
+    for (unsigned i = 0; i < 20; i++) { /* it learns the counter's speed */
+        usleep(1000);
+        clock_now(clock);
+    }
+    full_calls = 0;
+    for (unsigned i = 0; i < READINGS; i++) {
+        bool is_watched = i % 64 == 0;
+        before = is_watched ? host_time(CLOCK_MONOTONIC) : 0;
+        int64_t now = (int64_t)clock_now(clock);
+        after = is_watched ? host_time(CLOCK_MONOTONIC) : 0;
+        ck_assert_int_ge(now, last);
+        ck_assert(!is_watched || now >= before + least - LAG);
+        ck_assert(!is_watched || now <= after + most);
+        last = now;
+    }
+    if (has_steady_counter())
+        ck_assert_uint_lt(full_calls, READINGS / 8);
+    int64_t wall = clock_wall(clock);
+    ck_assert_int_lt(llabs(wall - host_time(CLOCK_REALTIME)), 1000000000);
+    bus_unlock(bus);
+    bus_set_full(bus, NULL);
+    clock_destroy(clock);
+}
+END_TEST
+
+/* A timer is due for its callback as well as for the thread, or the two would go round for a while. */
+static void rearm_until_due(void *opaque) {
+    struct named_timer *timer = opaque;
+    timer->count++;
+    if (clock_now(timer->timer.clock) < timer->timer.deadline)
+        clock_timer_arm(&timer->timer, timer->timer.deadline);
+    else
+        timer->fired_at = clock_now(timer->timer.clock);
+}
+
+START_TEST(what_is_due_is_so_for_its_callback) {
+    struct clock *clock = clock_create(bus);
+    struct named_timer timer = {.name = 'd'};
+    for (unsigned i = 0; i < 50; i++) {
+        bus_lock(bus);
+        clock_timer_init(&timer.timer, clock, rearm_until_due, &timer);
+        timer.count = 0;
+        clock_timer_arm(&timer.timer, clock_now(clock) + 200000);
+        bus_unlock(bus);
+        ck_assert(wait_for(&timer, 2000));
+        ck_assert_uint_eq(timer.count, 1);
+    }
+    clock_destroy(clock);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("clock");
     TCase *tests = tcase_create("clock");
@@ -156,6 +235,8 @@ int main(void) {
     tcase_add_test(tests, host_clock_fires_late_never_early);
     tcase_add_test(tests, past_deadline_fires_at_once);
     tcase_add_test(tests, paused_clock_stands_still);
+    tcase_add_test(tests, time_goes_with_the_host_and_is_seldom_asked_of_it);
+    tcase_add_test(tests, what_is_due_is_so_for_its_callback);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }
