@@ -65,6 +65,8 @@ static enum cpu_result write_cr0(struct cpu *cpu, uint64_t value) {
     if (value >> 32)
         return general_protection(cpu);
     value = (value & CR0_KNOWN) | CR0_ET;
+    if (value == cpu->cr0)
+        return CPU_NEXT;
     if (!is_cr0_valid(cpu, value))
         return general_protection(cpu);
     uint64_t changed = value ^ cpu->cr0;
@@ -78,8 +80,8 @@ static enum cpu_result write_cr0(struct cpu *cpu, uint64_t value) {
     }
     if (changed & (CR0_PG | CR0_PE | CR0_WP))
         cpu_flush_all(cpu);
-    cpu_mode_changed(cpu);
-    return CPU_NEXT;
+    cpu_level_changed(cpu);
+    return CPU_JUMP;
 }
 
 /* ---- CR3 ---- */
@@ -101,8 +103,8 @@ static enum cpu_result write_cr3(struct cpu *cpu, uint64_t value) {
         cpu->space_changes++;
     else
         cpu_flush_address_space(cpu, true);
-    cpu_mode_changed(cpu);
-    return CPU_NEXT;
+    cpu_level_changed(cpu);
+    return CPU_JUMP;
 }
 
 /* ---- CR4 ---- */
@@ -128,8 +130,8 @@ static enum cpu_result write_cr4(struct cpu *cpu, uint64_t value) {
     cpu->cr4 = value;
     if (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
         cpu_flush_all(cpu);
-    cpu_mode_changed(cpu);
-    return CPU_NEXT;
+    cpu_level_changed(cpu);
+    return CPU_JUMP;
 }
 
 /* ---- CR8: the task priority of the local APIC ---- */
@@ -193,6 +195,7 @@ enum cpu_result cpu_op_mov_from_cr(struct cpu *cpu, const struct cpu_op *op) {
     return CPU_NEXT;
 }
 
+/* CPU_NEXT where nothing that translated code depends on has changed, CPU_JUMP where the caller sets rip. */
 static enum cpu_result write_control(struct cpu *cpu, unsigned reg, uint64_t value) {
     switch (reg) {
     case 0:
@@ -217,14 +220,14 @@ enum cpu_result cpu_op_mov_to_cr(struct cpu *cpu, const struct cpu_op *op) {
         return general_protection(cpu);
     uint64_t value = cpu_get_gpr(cpu, op->rm, op->code_size == 8 ? 8 : 4, false);
     enum cpu_result result = write_control(cpu, reg, value);
-    return result == CPU_NEXT ? jump_next(cpu, op) : result;
+    return result == CPU_JUMP ? jump_next(cpu, op) : result;
 }
 
 enum cpu_result cpu_op_clts(struct cpu *cpu, const struct cpu_op *op) {
     if (cpu->cpl)
         return general_protection(cpu);
     cpu->cr0 &= ~CR0_TS;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return jump_next(cpu, op);
 }
 
@@ -238,7 +241,7 @@ enum cpu_result cpu_op_lmsw(struct cpu *cpu, const struct cpu_op *op) {
     /* PE can be set, never cleared. */
     uint64_t low = value & (CR0_PE | CR0_MP | CR0_EM | CR0_TS);
     result = write_cr0(cpu, (cpu->cr0 & ~(CR0_MP | CR0_EM | CR0_TS)) | low);
-    return result == CPU_NEXT ? jump_next(cpu, op) : result;
+    return result == CPU_JUMP ? jump_next(cpu, op) : result;
 }
 
 enum cpu_result cpu_op_smsw(struct cpu *cpu, const struct cpu_op *op) {
@@ -283,8 +286,10 @@ enum cpu_result cpu_op_mov_to_dr(struct cpu *cpu, const struct cpu_op *op) {
         value = (value & DR6_WRITABLE) | DR6_FIXED;
     else if (reg == 7)
         value = (value & DR7_WRITABLE) | DR7_FIXED;
+    if (cpu->dr[reg] == value)
+        return CPU_NEXT;
     cpu->dr[reg] = value;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return jump_next(cpu, op);
 }
 
@@ -308,7 +313,7 @@ enum cpu_result cpu_op_xsetbv(struct cpu *cpu, const struct cpu_op *op) {
     if (cpu->cpl || (uint32_t)cpu->hot.gpr[CPU_RCX] || !is_xcr0_valid(cpu, value))
         return general_protection(cpu);
     cpu->xcr0 = value;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return jump_next(cpu, op);
 }
 

@@ -185,6 +185,19 @@ struct cpu_cpuid {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
 };
 
+/* The bits of the mode key that control registers decide on, and for which values (mode.c). */
+struct cpu_control {
+    uint64_t cr0, cr4, xcr0, dr7;
+    uint32_t bits;
+};
+
+/* Answers of CPUID, each with the state that it was given in (cpuid.c); 0: none. */
+#define CPU_CPUID_CACHE 16u
+struct cpu_cpuid_cache {
+    uint64_t state[CPU_CPUID_CACHE];
+    struct cpu_cpuid entry[CPU_CPUID_CACHE];
+};
+
 #define CPU_XSAVE_SIZE 4096 /* room for x87, SSE, AVX, AVX-512 in standard format */
 #define CPU_STALE_PAGES 16
 #define CPU_NO_HOST_GS 1ull
@@ -262,6 +275,7 @@ struct cpu {
     bool vector_live;       /* the guest's vector state is in the host's registers */
     uint32_t space_changes; /* counts loads of CR3 and flushes: return addresses on the shadow stack are void then */
     uint32_t mode_key;      /* see cpu/mode.h; kept up to date by cpu_mode_changed */
+    struct cpu_control control;
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;
 
@@ -273,6 +287,7 @@ struct cpu {
     uint64_t paused_string;  /* rip of the repeated string instruction that gave way last, with RF set */
     struct cpu_debug debug;
     struct cpu_io io;
+    struct cpu_cpuid_cache cpuid;
 
     /* Guest vector state while C code that may use vector registers runs. */
     _Alignas(64) uint8_t xsave[CPU_XSAVE_SIZE];

@@ -382,13 +382,32 @@ void cpu_cpuid(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t 
         }
 }
 
-enum cpu_result cpu_op_cpuid(struct cpu *cpu, const struct cpu_op *op) {
-    (void)op;
+/* ---- CPUID, by the answers of before ---- */
+
+static const struct cpu_cpuid *find_answer(struct cpu *cpu, uint32_t leaf, uint32_t subleaf) {
+    struct cpu_cpuid_cache *cache = &cpu->cpuid;
+    /* All that answers depend on, beside what stays the same. */
+    const uint64_t state = (cpu->cr4 & CR4_OSXSAVE) | cpu->xcr0 << 32 | cpu->apic_disabled | cpu_is_64bit(cpu) << 1 | 1u << 2;
+    struct cpu_cpuid *entry = &cache->entry[(leaf ^ leaf >> 28 ^ subleaf * 5) % CPU_CPUID_CACHE];
+    uint64_t *entry_state = &cache->state[entry - cache->entry];
     uint32_t out[4];
-    cpu_cpuid(cpu, (uint32_t)cpu->hot.gpr[CPU_RAX], (uint32_t)cpu->hot.gpr[CPU_RCX], out);
-    cpu->hot.gpr[CPU_RAX] = out[EAX];
-    cpu->hot.gpr[CPU_RBX] = out[EBX];
-    cpu->hot.gpr[CPU_RCX] = out[ECX];
-    cpu->hot.gpr[CPU_RDX] = out[EDX];
+
+    if (*entry_state == state && entry->leaf == leaf && entry->subleaf == subleaf)
+        return entry;
+    cpu_cpuid(cpu, leaf, subleaf, out);
+    *entry = (struct cpu_cpuid){leaf, subleaf, out[EAX], out[EBX], out[ECX], out[EDX]};
+    *entry_state = state;
+    return entry;
+}
+
+enum cpu_result cpu_op_cpuid(struct cpu *cpu, const struct cpu_op *op) {
+    const struct cpu_cpuid *answer =
+        find_answer(cpu, (uint32_t)cpu->hot.gpr[CPU_RAX], (uint32_t)cpu->hot.gpr[CPU_RCX]);
+
+    (void)op;
+    cpu->hot.gpr[CPU_RAX] = answer->eax;
+    cpu->hot.gpr[CPU_RBX] = answer->ebx;
+    cpu->hot.gpr[CPU_RCX] = answer->ecx;
+    cpu->hot.gpr[CPU_RDX] = answer->edx;
     return CPU_NEXT;
 }

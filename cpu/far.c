@@ -61,7 +61,7 @@ static enum cpu_result transfer_real(struct cpu *cpu, const struct far_transfer 
     cpu_rsp(cpu) = stack.pointer;
     segment_set_real_code(cpu, transfer->selector);
     cpu->hot.rip = transfer->offset;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -85,7 +85,7 @@ static enum cpu_result enter_same_level(struct cpu *cpu, const struct far_transf
     }
     segment_set_code(cpu, code, selector, cpu->cpl);
     cpu->hot.rip = rip;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -205,7 +205,7 @@ static enum cpu_result call_inner(struct cpu *cpu, const struct far_transfer *tr
     cpu_rsp(cpu) = inner.pointer;
     segment_set_code(cpu, &gate->code, gate->selector, level);
     cpu->hot.rip = gate->rip;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -310,7 +310,7 @@ static enum cpu_result return_real(struct cpu *cpu, const struct cpu_op *op) {
     cpu_rsp(cpu) = stack.pointer;
     segment_set_real_code(cpu, (uint16_t)frame[1]);
     cpu->hot.rip = frame[0];
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -367,7 +367,7 @@ static enum cpu_result return_protected(struct cpu *cpu, const struct cpu_op *op
     segment_set_code(cpu, &code, selector, cpl);
     if (is_outer)
         segment_drop_inner(cpu);
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 

@@ -64,7 +64,7 @@ static enum cpu_result set_ac(struct cpu *cpu, const struct cpu_op *op, bool val
     cpu->hot.rflags = value ? old | FLAG_AC : old & ~(uint64_t)FLAG_AC;
     if (cpu->hot.rflags == old)
         return CPU_NEXT;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     cpu->hot.rip = segment_next_rip(cpu, op->length);
     return CPU_JUMP;
 }
@@ -135,7 +135,7 @@ enum cpu_result cpu_op_popf(struct cpu *cpu, const struct cpu_op *op) {
     bool is_mode = (flags ^ old) & MODE_FLAGS;
     bool opens = (flags & ~old & FLAG_IF) && atomic_load_explicit(&cpu->intr, memory_order_acquire);
     if (is_mode)
-        cpu_mode_changed(cpu);
+        cpu_level_changed(cpu);
     if (!is_mode && !opens)
         return CPU_NEXT;
     cpu->hot.rip = segment_next_rip(cpu, op->length);

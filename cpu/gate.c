@@ -71,7 +71,7 @@ static void enter(struct cpu *cpu, const struct target *target, uint64_t stack_p
     cpu->hot.rip = target->rip;
     cpu->hot.rflags &= ~(INTERRUPT_CLEARED_FLAGS | (target->clears_if ? FLAG_IF : 0));
     cpu->interrupt_shadow = false;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
 }
 
 /* ---- Inner stacks ---- */

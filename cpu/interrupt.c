@@ -31,7 +31,7 @@ static enum cpu_result enter_real_handler(struct cpu *cpu, const struct interrup
     cpu->hot.rip = pointer & 0xffff;
     cpu->hot.rflags &= ~cleared_flags;
     cpu->interrupt_shadow = false;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 

@@ -22,7 +22,7 @@ static void set_flags(struct cpu *cpu, uint64_t image, uint64_t mask) {
 }
 
 static enum cpu_result finish(struct cpu *cpu) {
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 

@@ -11,32 +11,34 @@
 
 /* ---- Effective segments ---- */
 
-void cpu_segment_changed(struct cpu *cpu, unsigned index) {
+static inline bool checks_type(const struct cpu *cpu) {
+    return cpu_is_protected(cpu) && !cpu_is_vm86(cpu);
+}
+
+static inline void set_effective(struct cpu *cpu, unsigned index, bool checks_type) {
+    /* By the four bits of the type: 1 for reads, 2 for writes. Expand-down segments are cpu_linear's. */
+    static const uint8_t rights_of_type[16] = {1, 1, 3, 3, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1};
     const struct trapeze_segment *segment = &cpu->segment[index];
-    uint32_t attributes = segment->attributes;
+    unsigned rights = checks_type ? rights_of_type[segment->attributes & SEGMENT_TYPE] : 3;
+    uint64_t end = segment->attributes & SEGMENT_UNUSABLE ? 0 : (uint64_t)segment->limit + 1;
     cpu->hot.segment[index].base = segment->base;
-    uint64_t end = (uint64_t)segment->limit + 1;
-    bool plain = !(attributes & SEGMENT_UNUSABLE);
-    bool checks_type = cpu_is_protected(cpu) && !cpu_is_vm86(cpu);
-    bool is_code = attributes & SEGMENT_CODE;
-    if (checks_type && !is_code && (attributes & SEGMENT_EXPAND_DOWN))
-        plain = false;
-    bool readable = !checks_type || !is_code || (attributes & SEGMENT_READABLE);
-    bool writable = !checks_type || (!is_code && (attributes & SEGMENT_WRITABLE));
-    cpu->hot.segment[index].read_end = plain && readable ? end : 0;
-    cpu->hot.segment[index].write_end = plain && writable ? end : 0;
+    cpu->hot.segment[index].read_end = rights & 1 ? end : 0;
+    cpu->hot.segment[index].write_end = rights & 2 ? end : 0;
+}
+
+void cpu_segment_changed(struct cpu *cpu, unsigned index) {
+    set_effective(cpu, index, checks_type(cpu));
 }
 
 static bool is_flat(const struct cpu *cpu) {
+    uint64_t bases = 0, differences = cpu->hot.segment[CPU_CS].read_end ^ 1ull << 32;
+    _Static_assert(CPU_ES == 0 && CPU_DS == 3, "FS and GS are the last ones");
     for (unsigned i = CPU_ES; i <= CPU_DS; i++) {
-        if (cpu->segment[i].base)
-            return false;
-        if (i != CPU_CS && cpu->hot.segment[i].write_end != 1ull << 32)
-            return false;
-        if (i == CPU_CS && cpu->hot.segment[i].read_end != 1ull << 32)
-            return false;
+        bases |= cpu->hot.segment[i].base;
+        if (i != CPU_CS)
+            differences |= cpu->hot.segment[i].write_end ^ 1ull << 32;
     }
-    return true;
+    return !(bases | differences);
 }
 
 /* ---- Address spaces ---- */
@@ -102,7 +104,7 @@ static void select_space(struct cpu *cpu, uint16_t pcid) {
 
 /* ---- Mode ---- */
 
-static uint32_t control_bits(const struct cpu *cpu) {
+static uint32_t compute_control_bits(const struct cpu *cpu) {
     uint32_t key = 0;
     if (cpu->cr0 & CR0_TS)
         key |= MODE_TS;
@@ -128,6 +130,14 @@ static uint32_t control_bits(const struct cpu *cpu) {
                 key |= MODE_BREAKPOINTS;
     }
     return key;
+}
+
+/* Those of registers that change seldom. */
+static uint32_t control_bits(struct cpu *cpu) {
+    struct cpu_control *known = &cpu->control;
+    if (known->cr0 != cpu->cr0 || known->cr4 != cpu->cr4 || known->xcr0 != cpu->xcr0 || known->dr7 != cpu->dr[7])
+        *known = (struct cpu_control){cpu->cr0, cpu->cr4, cpu->xcr0, cpu->dr[7], compute_control_bits(cpu)};
+    return known->bits;
 }
 
 static uint32_t execution_bits(const struct cpu *cpu) {
@@ -173,11 +183,24 @@ static void set_jump_mode(struct view *view, uint32_t key) {
     view->jump_mode = key;
 }
 
-void cpu_mode_changed(struct cpu *cpu) {
-    uint32_t key = control_bits(cpu) | execution_bits(cpu);
-    /* 64-bit code looks at the bases of FS and GS alone. */
+/* What code of the kind that `key` tells sees of its segments: 64-bit code looks at the bases of FS and GS alone. */
+static void set_segments(struct cpu *cpu, uint32_t key, bool are_only_code_and_stack) {
+    enum { KIND = MODE_CODE64 | MODE_PROTECTED | MODE_VM86 };
+    bool checks = checks_type(cpu);
+    if (are_only_code_and_stack && !((key ^ cpu->mode_key) & KIND)) {
+        if (!(key & MODE_CODE64)) {
+            set_effective(cpu, CPU_CS, checks);
+            set_effective(cpu, CPU_SS, checks);
+        }
+        return;
+    }
     for (unsigned i = key & MODE_CODE64 ? CPU_FS : CPU_ES; i < CPU_SEGMENTS; i++)
-        cpu_segment_changed(cpu, i);
+        set_effective(cpu, i, checks);
+}
+
+static void change_mode(struct cpu *cpu, bool are_only_code_and_stack) {
+    uint32_t key = control_bits(cpu) | execution_bits(cpu);
+    set_segments(cpu, key, are_only_code_and_stack);
     if (!(key & MODE_CODE64) && is_flat(cpu))
         key |= MODE_FLAT;
 
@@ -203,6 +226,14 @@ void cpu_mode_changed(struct cpu *cpu) {
         set_jump_mode(views[VIEW_KERNEL_AC], key);
     }
     code_segment_changed(cpu);
+}
+
+void cpu_mode_changed(struct cpu *cpu) {
+    change_mode(cpu, false);
+}
+
+void cpu_level_changed(struct cpu *cpu) {
+    change_mode(cpu, true);
 }
 
 /* ---- Flushes ---- */

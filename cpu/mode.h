@@ -41,6 +41,8 @@ enum {
  * it before they return; segment loads call cpu_segment_changed.
  */
 void cpu_mode_changed(struct cpu *cpu);
+/* The same where of the segments none but CS and SS have changed since it was called last. */
+void cpu_level_changed(struct cpu *cpu);
 void cpu_segment_changed(struct cpu *cpu, unsigned segment);
 
 /* Makes the views of the current space; false when the host has no memory left. For vCPU creation. */

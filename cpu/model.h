@@ -56,6 +56,9 @@ bool cpu_model_has(const struct cpu_model *model, enum cpu_feature feature);
 /* RDMSR and WRMSR of any thread that may touch the vCPU, without CPL: false is #GP(0). May call out to the APIC. */
 bool cpu_read_msr(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool cpu_write_msr(struct cpu *cpu, uint32_t index, uint64_t value);
+/* Where the register is, if reading it is no more than that: an offset in struct cpu of 64 bits, the same for as long as the
+   vCPU exists. 0: nowhere. */
+size_t cpu_msr_place(const struct cpu *cpu, uint32_t index);
 /* The guest's time-stamp counter now. */
 uint64_t cpu_read_tsc(const struct cpu *cpu);
 /* What CPUID answers on this vCPU now (APIC id, OSXSAVE, XCR0 sizes included). */

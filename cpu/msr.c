@@ -10,11 +10,12 @@
 enum {
     MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_TSC_ADJUST = 0x3b, MSR_PRED_CMD = 0x49, MSR_BIOS_SIGN_ID = 0x8b,
     MSR_MTRR_BASE = 0x200, MSR_MTRR_LAST = 0x20f, MSR_PAT = 0x277, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800,
-    MSR_X2APIC_LAST = 0x8ff,
+    MSR_X2APIC_LAST = 0x8ff, MSR_ARCH_CAPABILITIES = 0x10a, MSR_MTRR_DEFAULT = 0x2ff,
 };
 #define MSR_EFER    0xc0000080u
 #define MSR_FS_BASE 0xc0000100u
 #define MSR_GS_BASE 0xc0000101u
+#define MSR_TSC_AUX 0xc0000103u
 
 uint64_t cpu_read_tsc(const struct cpu *cpu) {
     uint32_t low, high;
@@ -87,12 +88,21 @@ static const struct msr_row rows[] = {
     {0xc0011029, 1, FEATURE_LM, ONLY_AMD, KIND_DUMMY, 0, 2},                     /* DE_CFG: LFENCE serialises */
 };
 
+/* Rows are in the order of their indices; where two are of one register, it is the model's first. */
 static const struct msr_row *find_row(const struct cpu *cpu, uint32_t index) {
-    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const struct msr_row *row = &rows[i];
-        if (index - row->index >= row->count || !cpu_has(cpu, row->feature))
-            continue;
-        if (row->vendor == ANY_VENDOR || (row->vendor == ONLY_AMD) == cpu->model->is_amd)
+    const unsigned count = sizeof rows / sizeof rows[0];
+    unsigned low = 0, high = count;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        if (rows[middle].index + rows[middle].count <= index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < count && index - rows[low].index < rows[low].count; low++) {
+        const struct msr_row *row = &rows[low];
+        if (cpu_has(cpu, row->feature) &&
+            (row->vendor == ANY_VENDOR || (row->vendor == ONLY_AMD) == cpu->model->is_amd))
             return row;
     }
     return NULL;
@@ -100,6 +110,10 @@ static const struct msr_row *find_row(const struct cpu *cpu, uint32_t index) {
 
 static uint64_t *row_word(struct cpu *cpu, const struct msr_row *row, uint32_t index) {
     return (uint64_t *)((char *)&cpu->msr + row->offset) + (index - row->index);
+}
+
+static bool is_stored(const struct msr_row *row) {
+    return row->kind == KIND_VALUE || row->kind == KIND_CANONICAL || row->kind == KIND_TYPES;
 }
 
 static bool are_types(uint64_t value, uint64_t allowed) {
@@ -110,8 +124,7 @@ static bool are_types(uint64_t value, uint64_t allowed) {
 }
 
 static bool read_row(struct cpu *cpu, const struct msr_row *row, uint32_t index, uint64_t *value) {
-    bool is_stored = row->kind == KIND_VALUE || row->kind == KIND_CANONICAL || row->kind == KIND_TYPES;
-    *value = is_stored ? *row_word(cpu, row, index) : row->mask;
+    *value = is_stored(row) ? *row_word(cpu, row, index) : row->mask;
     return true;
 }
 
@@ -241,29 +254,37 @@ enum special {
     SPECIAL_MTRR, SPECIAL_MTRR_DEFAULT, SPECIAL_EFER, SPECIAL_FS_BASE, SPECIAL_GS_BASE, SPECIAL_TSC_AUX,
 };
 
+static enum special if_has(const struct cpu *cpu, enum cpu_feature feature, enum special special) {
+    return cpu_has(cpu, feature) ? special : SPECIAL_NONE;
+}
+
 static enum special find_special(const struct cpu *cpu, uint32_t index) {
-    static const struct {
-        uint32_t first, last;
-        uint8_t feature, special;
-    } specials[] = {
-        {MSR_TSC, MSR_TSC, FEATURE_TSC, SPECIAL_TSC},
-        {MSR_TSC_ADJUST, MSR_TSC_ADJUST, FEATURE_TSC_ADJUST, SPECIAL_TSC_ADJUST},
-        {MSR_PRED_CMD, MSR_PRED_CMD, FEATURE_SPEC_CTRL, SPECIAL_PRED_CMD},
-        {MSR_BIOS_SIGN_ID, MSR_BIOS_SIGN_ID, FEATURE_CMOV, SPECIAL_MICROCODE},
-        {0x10a, 0x10a, FEATURE_ARCH_CAPABILITIES, SPECIAL_ARCH_CAPABILITIES},
-        {MSR_MTRR_BASE, MSR_MTRR_LAST, FEATURE_MTRR, SPECIAL_MTRR},
-        {0x2ff, 0x2ff, FEATURE_MTRR, SPECIAL_MTRR_DEFAULT},
-        {MSR_FS_BASE, MSR_FS_BASE, FEATURE_LM, SPECIAL_FS_BASE},
-        {MSR_GS_BASE, MSR_GS_BASE, FEATURE_LM, SPECIAL_GS_BASE},
-    };
-    if (index == MSR_EFER)
+    switch (index) {
+    case MSR_EFER:
         return cpu->model->efer ? SPECIAL_EFER : SPECIAL_NONE;
-    if (index == 0xc0000103)
+    case MSR_TSC_AUX:
         return has_tsc_aux(cpu) ? SPECIAL_TSC_AUX : SPECIAL_NONE;
-    for (unsigned i = 0; i < sizeof specials / sizeof specials[0]; i++)
-        if (index >= specials[i].first && index <= specials[i].last && cpu_has(cpu, specials[i].feature))
-            return specials[i].special;
-    return SPECIAL_NONE;
+    case MSR_FS_BASE:
+        return if_has(cpu, FEATURE_LM, SPECIAL_FS_BASE);
+    case MSR_GS_BASE:
+        return if_has(cpu, FEATURE_LM, SPECIAL_GS_BASE);
+    case MSR_TSC:
+        return if_has(cpu, FEATURE_TSC, SPECIAL_TSC);
+    case MSR_TSC_ADJUST:
+        return if_has(cpu, FEATURE_TSC_ADJUST, SPECIAL_TSC_ADJUST);
+    case MSR_PRED_CMD:
+        return if_has(cpu, FEATURE_SPEC_CTRL, SPECIAL_PRED_CMD);
+    case MSR_BIOS_SIGN_ID:
+        return if_has(cpu, FEATURE_CMOV, SPECIAL_MICROCODE);
+    case MSR_ARCH_CAPABILITIES:
+        return if_has(cpu, FEATURE_ARCH_CAPABILITIES, SPECIAL_ARCH_CAPABILITIES);
+    case MSR_MTRR_DEFAULT:
+        return if_has(cpu, FEATURE_MTRR, SPECIAL_MTRR_DEFAULT);
+    default:
+        if (index >= MSR_MTRR_BASE && index <= MSR_MTRR_LAST)
+            return if_has(cpu, FEATURE_MTRR, SPECIAL_MTRR);
+        return SPECIAL_NONE;
+    }
 }
 
 static bool read_special(struct cpu *cpu, enum special special, uint32_t index, uint64_t *value) {
@@ -309,6 +330,25 @@ static bool write_special(struct cpu *cpu, enum special special, uint32_t index,
 }
 
 /* ---- RDMSR, WRMSR ---- */
+
+size_t cpu_msr_place(const struct cpu *cpu, uint32_t index) {
+    switch (find_special(cpu, index)) {
+    case SPECIAL_EFER:
+        return offsetof(struct cpu, msr.efer);
+    case SPECIAL_FS_BASE:
+        return offsetof(struct cpu, segment[CPU_FS].base);
+    case SPECIAL_GS_BASE:
+        return offsetof(struct cpu, segment[CPU_GS].base);
+    case SPECIAL_NONE:
+        break;
+    default:
+        return 0;
+    }
+    const struct msr_row *row = is_controllers(cpu, index) ? NULL : find_row(cpu, index);
+    if (!row || !is_stored(row))
+        return 0;
+    return offsetof(struct cpu, msr) + row->offset + 8 * (index - row->index);
+}
 
 bool cpu_read_msr(struct cpu *cpu, uint32_t index, uint64_t *value) {
     enum special special = find_special(cpu, index);

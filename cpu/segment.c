@@ -59,6 +59,7 @@ void segment_drop_inner(struct cpu *cpu) {
         /* The base stays: 64-bit code goes on using that of FS and GS. */
         segment->selector = 0;
         segment->attributes = SEGMENT_UNUSABLE;
+        cpu_segment_changed(cpu, data_registers[i]);
     }
 }
 

@@ -25,7 +25,7 @@ static void set_segments(struct cpu *cpu, uint16_t code_selector, uint16_t stack
 
 /* Single step looks at TF as these two leave it, not as they found it. */
 static enum cpu_result finish(struct cpu *cpu) {
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return cpu->hot.rflags & FLAG_TF ? cpu_fault_debug(cpu, DR6_BS, true) : CPU_JUMP;
 }
 
@@ -99,7 +99,7 @@ enum cpu_result cpu_op_sysenter(struct cpu *cpu, const struct cpu_op *op) {
     cpu_rsp(cpu) = is_long ? cpu->msr.sysenter_esp : (uint32_t)cpu->msr.sysenter_esp;
     cpu->hot.rip = is_long ? cpu->msr.sysenter_eip : (uint32_t)cpu->msr.sysenter_eip;
     set_segments(cpu, selector, (uint16_t)(selector + 8), is_long ? CODE64 : CODE32, 0);
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -118,6 +118,6 @@ enum cpu_result cpu_op_sysexit(struct cpu *cpu, const struct cpu_op *op) {
     cpu->hot.rip = to_64bit ? rip : (uint32_t)rip;
     cpu_rsp(cpu) = to_64bit ? rsp : (uint32_t)rsp;
     set_segments(cpu, selector, (uint16_t)(selector + 8), to_64bit ? CODE64 : CODE32, 3);
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return CPU_JUMP;
 }

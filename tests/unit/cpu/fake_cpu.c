@@ -150,6 +150,10 @@ void cpu_mode_changed(struct cpu *cpu) {
     fake_of(cpu)->mode_changes++;
 }
 
+void cpu_level_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
 /* ---- The interrupt controller ---- */
 
 static unsigned get_tpr(void *opaque) {

@@ -134,6 +134,10 @@ void cpu_mode_changed(struct cpu *cpu) {
     cpu->mode_key = key;
 }
 
+void cpu_level_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
 /* ---- cpu/model.h ---- */
 
 bool cpu_is_amd(const struct cpu *cpu) {

@@ -126,7 +126,7 @@ END_TEST
 START_TEST(cr8_is_the_task_priority) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_LONG0, "host");
     ck_assert_int_eq(cr_fault(fake, 8, 16), VECTOR_GP);
-    ck_assert_int_eq(write_cr(fake, 8, 11), CPU_JUMP);
+    ck_assert_int_eq(write_cr(fake, 8, 11), CPU_NEXT);
     ck_assert_uint_eq(fake->tpr, 11);
     struct cpu_op op = fake_instruction(fake, 8);
     op.reg = 8;
