@@ -184,6 +184,14 @@ void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsign
     emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
 }
 
+void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register) {
+    for (unsigned pp = 2; pp <= 3; pp++) { /* pext, pdep */
+        emit_vex(e, 2, pp, true, reg, reg, mask_register);
+        emit_u8(e, 0xf5);
+        emit_u8(e, 0xc0 | (reg & 7) << 3 | (mask_register & 7));
+    }
+}
+
 uint8_t *emit_jrcxz(struct emitter *e) {
     emit_u8(e, 0xe3);
     emit_u8(e, 0);
@@ -222,6 +230,12 @@ void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {
     static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
     unsigned pad = (unsigned)(4 - opcode_bytes - (uintptr_t)e->at) & 3;
     emit_bytes(e, nops[pad], pad);
+}
+
+uint8_t *emit_jump_short(struct emitter *e) {
+    emit_u8(e, 0xeb);
+    emit_u8(e, 0);
+    return e->at;
 }
 
 uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target) {

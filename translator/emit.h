@@ -85,6 +85,8 @@ void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from);
 void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count_register);
 void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsigned count_register);
+/* reg &= mask, flags untouched. */
+void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register);
 
 /* Branches. A label for a short forward branch is the address behind it. */
 uint8_t *emit_jrcxz(struct emitter *e);                  /* patched by emit_here */
@@ -97,6 +99,7 @@ void emit_jump_here(struct emitter *e, uint8_t *behind);
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes);
 uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target); /* 5 bytes, displacement aligned to 4; its displacement */
 void emit_jcc(struct emitter *e, unsigned condition, uint64_t target);
+uint8_t *emit_jump_short(struct emitter *e);                      /* likewise */
 uint8_t *emit_jcc_short(struct emitter *e, unsigned condition);   /* patched by emit_here */
 
 /* Offsets of struct cpu from R, for the state pages in front of every view. */

@@ -33,6 +33,7 @@ struct stubs {
     uint64_t fault;    /* a host fault; the pushed address is that of the instruction */
     uint64_t returned; /* as indirect, for return sites: looks into the jump cache first */
     uint64_t sentinel_return; /* the return address that engine_indirect sees for it */
+    uint64_t set_flags; /* loads the arithmetic flags and DF from an image in A; uses T */
     uint64_t sentinel; /* what lies at the bottom of every shadow stack: as indirect */
 };
 

@@ -15,14 +15,6 @@ static void emit_set_flag(struct translation *t, unsigned bit, bool value) {
     emit_store(e, R_STATE(hot.rflags), REG_A);
 }
 
-static bool owns_if(const struct translation *t) {
-    return (t->key & MODE_IOPL3) && !(t->key & (MODE_VM86 | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS));
-}
-
-static bool is_supervisor(const struct translation *t) {
-    return !(t->key & (MODE_CPL | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS));
-}
-
 static void translate_sti(struct translation *t) {
     struct emitter *e = &t->e;
     /* With something pending the C function runs, and sees to the shadow; else nothing can be taken before the next poll,
@@ -258,6 +250,6 @@ bool translate_inline(struct translation *t) {
     default:
         if (t->in.rule.function == cpu_op_push_segment)
             return translate_push_segment(t);
-        return translate_string(t) || translate_repeated(t);
+        return translate_string(t) || translate_repeated(t) || translate_system(t);
     }
 }

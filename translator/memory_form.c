@@ -445,12 +445,24 @@ void forget_checks(struct translation *t) {
 static void note_step(struct translation *t, unsigned guest, int64_t step) {
     enum { DRIFT = WINDOW_REACH / 2 };
     t->written |= 1u << guest;
+    t->constants &= ~(1u << guest);
     if (step <= -DRIFT || step >= DRIFT || t->drift[guest] > DRIFT) {
         t->checked[WINDOW_A] &= (uint16_t)~(1u << guest);
         t->checked[WINDOW_B] &= (uint16_t)~(1u << guest);
     } else {
         t->drift[guest] += (uint32_t)(step < 0 ? -step : step);
     }
+}
+
+static void note_constant(struct translation *t) {
+    const ZydisDecodedOperand *to = &t->in.operand[0], *from = &t->in.operand[1];
+    bool high;
+    if (t->in.z.mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        from->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || to->size < 32)
+        return;
+    unsigned guest = decode_gpr(to->reg.value, &high);
+    t->constants |= 1u << guest;
+    t->constant[guest] = from->imm.value.u;
 }
 
 void note_written(struct translation *t) {
@@ -464,4 +476,5 @@ void note_written(struct translation *t) {
         if (guest != CPU_NO_REGISTER && (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             note_step(t, guest, step_of(t, guest, operand));
     }
+    note_constant(t);
 }

@@ -76,7 +76,7 @@ static const struct mnemonic_rule by_mnemonic[] = {
     RULE(PUSH, PUSH), RULE(POP, POP), RULE(LEAVE, LEAVE), RULE(LEA, LEA), RULE(BT, BIT), RULE(BTS, BIT),
     RULE(BTR, BIT), RULE(BTC, BIT), RULE(XLAT, XLAT),
     HELPER(PUSHF, pushf, IN_BLOCK), HELPER(PUSHFD, pushf, IN_BLOCK), HELPER(PUSHFQ, pushf, IN_BLOCK),
-    HELPER(POPF, popf, ENDS), HELPER(POPFD, popf, ENDS), HELPER(POPFQ, popf, ENDS),
+    HELPER(POPF, popf, IN_BLOCK), HELPER(POPFD, popf, IN_BLOCK), HELPER(POPFQ, popf, IN_BLOCK),
     HELPER(PUSHA, pusha, USER), HELPER(PUSHAD, pusha, USER), HELPER(POPA, popa, USER), HELPER(POPAD, popa, USER),
     HELPER(ENTER, enter, USER), HELPER(BOUND, bound, USER),
     /* No effect that a guest sees */
@@ -84,16 +84,16 @@ static const struct mnemonic_rule by_mnemonic[] = {
     RULE(PREFETCHT1, NOTHING), RULE(PREFETCHT2, NOTHING), RULE(PREFETCHW, NOTHING), RULE(PREFETCHWT1, NOTHING),
     RULE(CLDEMOTE, NOTHING), RULE(FENI8087_NOP, NOTHING), RULE(FDISI8087_NOP, NOTHING), RULE(FSETPM287_NOP, NOTHING),
     /* Segments and tables */
-    HELPER(LDS, load_far_pointer, ENDS), HELPER(LES, load_far_pointer, ENDS), HELPER(LFS, load_far_pointer, ENDS),
-    HELPER(LGS, load_far_pointer, ENDS), HELPER(LSS, load_far_pointer, ENDS), HELPER(LLDT, lldt, ENDS),
-    HELPER(LTR, ltr, ENDS), HELPER(SLDT, sldt, IN_BLOCK), HELPER(STR, str, IN_BLOCK), HELPER(LGDT, lgdt, ENDS),
-    HELPER(LIDT, lidt, ENDS), HELPER(SGDT, sgdt, IN_BLOCK), HELPER(SIDT, sidt, IN_BLOCK),
+    HELPER(LDS, load_far_pointer, IN_BLOCK), HELPER(LES, load_far_pointer, IN_BLOCK), HELPER(LFS, load_far_pointer, IN_BLOCK),
+    HELPER(LGS, load_far_pointer, IN_BLOCK), HELPER(LSS, load_far_pointer, IN_BLOCK), HELPER(LLDT, lldt, ENDS),
+    HELPER(LTR, ltr, ENDS), HELPER(SLDT, sldt, IN_BLOCK), HELPER(STR, str, IN_BLOCK), HELPER(LGDT, lgdt, IN_BLOCK),
+    HELPER(LIDT, lidt, IN_BLOCK), HELPER(SGDT, sgdt, IN_BLOCK), HELPER(SIDT, sidt, IN_BLOCK),
     HELPER(LAR, lar, IN_BLOCK), HELPER(LSL, lsl, IN_BLOCK), HELPER(VERR, verr, IN_BLOCK),
     HELPER(VERW, verw, IN_BLOCK), HELPER(ARPL, arpl, IN_BLOCK), HELPER(SWAPGS, swapgs, IN_BLOCK),
     HELPER(RDFSBASE, rdfsbase, IN_BLOCK), HELPER(RDGSBASE, rdgsbase, IN_BLOCK),
     HELPER(WRFSBASE, wrfsbase, IN_BLOCK), HELPER(WRGSBASE, wrgsbase, IN_BLOCK),
     /* System */
-    HELPER(CPUID, cpuid, IN_BLOCK), HELPER(RDMSR, rdmsr, IN_BLOCK), HELPER(WRMSR, wrmsr, ENDS),
+    HELPER(CPUID, cpuid, IN_BLOCK), HELPER(RDMSR, rdmsr, IN_BLOCK), HELPER(WRMSR, wrmsr, IN_BLOCK),
     HELPER(RDTSC, rdtsc, IN_BLOCK), HELPER(RDTSCP, rdtscp, IN_BLOCK), HELPER(RDPID, rdpid, IN_BLOCK),
     HELPER(RDPMC, rdpmc, IN_BLOCK), HELPER(CLTS, clts, ENDS), HELPER(LMSW, lmsw, ENDS), HELPER(SMSW, smsw, IN_BLOCK),
     HELPER(INVLPG, invlpg, ENDS), HELPER(INVPCID, invpcid, ENDS), HELPER(INVD, cache_control, IN_BLOCK),
@@ -167,7 +167,7 @@ static bool special(const struct instruction *in, struct rule *rule) {
         break;
     case ZYDIS_MNEMONIC_MOV:
         if (is_plain && opcode == 0x8e)
-            function = cpu_op_mov_to_segment;
+            function = cpu_op_mov_to_segment, flags = 0;
         else if (is_plain && opcode == 0x8c)
             function = cpu_op_mov_from_segment, flags = 0;
         else if (is_0f && opcode == 0x20)
@@ -175,9 +175,9 @@ static bool special(const struct instruction *in, struct rule *rule) {
         else if (is_0f && opcode == 0x21)
             function = cpu_op_mov_from_dr, flags = 0;
         else if (is_0f && opcode == 0x22)
-            function = cpu_op_mov_to_cr;
+            function = cpu_op_mov_to_cr, flags = z->raw.modrm.reg == 3 || z->raw.modrm.reg == 4 ? RULE_ENDS_BLOCK : 0;
         else if (is_0f && opcode == 0x23)
-            function = cpu_op_mov_to_dr;
+            function = cpu_op_mov_to_dr, flags = 0;
         break;
     case ZYDIS_MNEMONIC_PUSH:
         if ((is_plain && opcode < 0x20) || (is_0f && (opcode == 0xa0 || opcode == 0xa8)))
@@ -185,7 +185,7 @@ static bool special(const struct instruction *in, struct rule *rule) {
         break;
     case ZYDIS_MNEMONIC_POP:
         if ((is_plain && opcode < 0x20) || (is_0f && (opcode == 0xa1 || opcode == 0xa9)))
-            function = cpu_op_pop_segment;
+            function = cpu_op_pop_segment, flags = 0;
         break;
     case ZYDIS_MNEMONIC_MOVSD:
     case ZYDIS_MNEMONIC_CMPSD:

@@ -1,9 +1,5 @@
-/* PUSH, POP, LEAVE, and what CALL and RET do to the guest's stack: memory first, then the stack pointer. */
+/* PUSH, POP, PUSHA, POPA, LEAVE, and what CALL and RET do to the guest's stack: memory first, then the stack pointer. */
 #include "translator/translation.h"
-
-enum { VALUE_SLOT = 2 }; /* hot.scratch: a value between two accesses of one instruction */
-
-#define R_VALUE (R_STATE(hot.scratch) + 8 * VALUE_SLOT)
 
 static unsigned stack_bytes(const struct translation *t) {
     return (t->key & MODE_CODE) == MODE_CODE64 ? 8 : t->key & MODE_STACK32 ? 4 : 2;
@@ -31,7 +27,7 @@ static void emit_stack_add(struct translation *t, unsigned to, unsigned from, in
     }
 }
 
-static void emit_move_sp(struct translation *t, int32_t displacement) {
+void emit_move_sp(struct translation *t, int32_t displacement) {
     emit_stack_add(t, t->home[CPU_RSP], t->home[CPU_RSP], displacement);
 }
 
@@ -125,10 +121,54 @@ bool translate_push_segment(struct translation *t) {
     return true;
 }
 
-void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
+void emit_push_value(struct translation *t, unsigned bytes) {
+    struct emit_memory top = emit_push_access(t, bytes);
+    emit_store_value(t, bytes, CPU_NO_REGISTER, top);
+    emit_push_done(t, bytes);
+}
+
+/* Frames of PUSHA and POPA of 32-bit code that lie in one page; a window would let part of one be seen. */
+enum { ALL_REGISTERS = 8, ALL_BYTES = 4 * ALL_REGISTERS };
+
+static bool moves_all_in_place(const struct translation *t) {
+    return t->in.z.operand_width == 32 && stack_bytes(t) == 4 && !(t->key & MODE_SLOW) && !uses_window(t);
+}
+
+static void emit_all(struct translation *t, struct emit_memory frame, bool is_pop) {
+    for (unsigned guest = 0; guest < ALL_REGISTERS; guest++) {
+        struct emit_memory place = frame;
+        place.displacement += ALL_BYTES - 4 - 4 * (int32_t)guest;
+        if (!is_pop || guest != CPU_RSP)
+            emit_op_memory(&t->e, 0, false, is_pop ? 0x8b : 0x89, t->home[guest], &place);
+    }
+}
+
+bool translate_pusha(struct translation *t) {
+    if (!moves_all_in_place(t))
+        return false;
+    emit_push_access(t, 4); /* what faults is the first push */
+    emit_all(t, emit_push_access(t, ALL_BYTES), false);
+    emit_push_done(t, ALL_BYTES);
+    return true;
+}
+
+bool translate_popa(struct translation *t) {
+    if (!moves_all_in_place(t))
+        return false;
+    struct address top = stack_address(t, CPU_RSP, 0);
+    emit_all(t, emit_reach(t, &top, ALL_BYTES, MEMORY_READ), true);
+    emit_move_sp(t, ALL_BYTES);
+    return true;
+}
+
+void emit_peek_to_s(struct translation *t, unsigned bytes) {
     struct address address = stack_address(t, CPU_RSP, 0);
     struct emit_memory place = emit_reach(t, &address, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);
+}
+
+void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release) {
+    emit_peek_to_s(t, bytes);
     emit_move_sp(t, (int32_t)(bytes + release));
 }
 

@@ -44,30 +44,20 @@ static void emit_load_base(struct emitter *e) {
     emit_lea(e, true, REG_R, &base);
 }
 
-/* The guest's flags, from rcx: sahf for all but OF, which 7Fh + 1 makes. DF is seldom set. Uses rax. */
+/* The guest's flags, from rcx: sahf for all but OF, which 7Fh + 1 makes, and DF, which is clear here. Uses rax. */
 static void emit_load_flags(struct emitter *e) {
-    static const uint8_t test_df[] = {0xf6, 0xc5, 0x04}; /* test ch, 4 */
-    emit_bytes(e, test_df, sizeof test_df);
-    uint8_t *slow = emit_jcc_short(e, 5);
-    static const uint8_t make_of[] = {
+    static const uint8_t code[] = {
+        0xf6, 0xc5, 0x04, /* test ch, 4 */
+        0x74, 0x01,       /* je over the next: DF is seldom set */
+        0xfd,             /* std */
         0x89, 0xc8,       /* mov eax, ecx */
         0xc1, 0xe8, 0x0b, /* shr eax, 11 */
         0x83, 0xe0, 0x01, /* and eax, 1 */
         0x88, 0xcc,       /* mov ah, cl */
         0x04, 0x7f,       /* add al, 7fh */
         0x9e,             /* sahf */
-        0xeb, 0x0e,       /* jmp over what follows */
     };
-    emit_bytes(e, make_of, sizeof make_of);
-    emit_here(e, slow);
-    static const uint8_t all[] = {
-        0x81, 0xe1, 0xd5, 0x0c, 0x00, 0x00, /* and ecx, GUEST_FLAGS */
-        0x81, 0xc9, 0x02, 0x02, 0x00, 0x00, /* or ecx, HOST_FLAGS */
-        0x51,                               /* push rcx */
-        0x9d,                               /* popfq */
-    };
-    _Static_assert(GUEST_FLAGS == 0xcd5 && HOST_FLAGS == 0x202, "see above");
-    emit_bytes(e, all, sizeof all);
+    emit_bytes(e, code, sizeof code);
 }
 
 static void emit_load_guest(struct emitter *e) {
@@ -217,6 +207,16 @@ static void emit_return_lookup(struct emitter *e, int32_t adjust) {
     emit_here(e, miss);
 }
 
+/* The flags of the image in A; uses T. */
+static void emit_set_flags(struct emitter *e, struct stubs *stubs) {
+    stubs->set_flags = emit_address(e);
+    emit_u8(e, 0xfc); /* cld */
+    emit_mov(e, REG_T, HOST_RAX);
+    emit_load_flags(e);
+    emit_mov(e, HOST_RAX, REG_T);
+    emit_u8(e, 0xc3);
+}
+
 bool stubs_create(struct engine *engine) {
     struct emitter e;
     if (!code_cache_reserve(&engine->cache, 8192, &e))
@@ -239,6 +239,7 @@ bool stubs_create(struct engine *engine) {
     /* Got here by ret: the stack pointer is back at the sentinel's slot after the call pushes its own address. */
     emit_call(&e, stubs->indirect);
     stubs->sentinel_return = emit_address(&e);
+    emit_set_flags(&e, stubs);
     engine->cache.stub_size = (uint32_t)((e.at - engine->cache.write + 63) & ~63);
     engine->cache.chunk[0].used = engine->cache.stub_size;
     return !e.overflow;

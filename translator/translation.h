@@ -105,6 +105,8 @@ struct translation {
     struct code_page *code;    /* of the first instruction's page; NULL: no memory there */
     bool skips_poll;           /* the instruction is in the shadow of STI */
     uint32_t written;          /* guest registers that the block has changed so far */
+    uint32_t constants;        /* and those that its last change gave a constant */
+    uint64_t constant[CPU_REGISTERS];
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
     bool has_addend_b;         /* T holds the addend of group B */
@@ -214,6 +216,16 @@ void translate_push(struct translation *t);
 bool translate_push_segment(struct translation *t);
 void translate_pop(struct translation *t);
 void translate_leave(struct translation *t);
+/* False: the C function runs. */
+bool translate_pusha(struct translation *t);
+bool translate_popa(struct translation *t);
+/* A value that goes between two accesses: hot.scratch[VALUE_SLOT]. */
+enum { VALUE_SLOT = 2 };
+#define R_VALUE (R_STATE(hot.scratch) + 8 * VALUE_SLOT)
+void emit_push_value(struct translation *t, unsigned bytes);
+/* S = the value on top of the stack, which stays there. */
+void emit_peek_to_s(struct translation *t, unsigned bytes);
+void emit_move_sp(struct translation *t, int32_t displacement);
 /* Pushes the register (S is free to hold it) or the constant, as CALL does; `bytes` wide. */
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes);
 /* S = the popped value; then the stack pointer moves by bytes + release. */
@@ -222,6 +234,10 @@ void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release);
 /* ---- inline.c ---- */
 /* False: not in this mode; the C function runs. */
 bool translate_inline(struct translation *t);
+
+/* ---- system.c ---- */
+/* False: not in this mode; the C function runs. */
+bool translate_system(struct translation *t);
 
 /* ---- branch.c ---- */
 void translate_jump(struct translation *t);
@@ -244,6 +260,13 @@ struct site *add_site(struct translation *t, enum site_kind kind);
 int translate_fault(const struct translation *t);
 
 /* ---- values ---- */
+/* Whether the code is that of CPL 0, or may change IF, in blocks of more than one instruction. */
+static inline bool is_supervisor(const struct translation *t) {
+    return !(t->key & (MODE_CPL | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS));
+}
+static inline bool owns_if(const struct translation *t) {
+    return (t->key & MODE_IOPL3) && !(t->key & (MODE_VM86 | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS));
+}
 static inline uint16_t host_offset(const struct translation *t) {
     return (uint16_t)(t->e.at - t->start);
 }

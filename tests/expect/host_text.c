@@ -67,7 +67,7 @@ static const char *stub_name(const struct stubs *stubs, uint64_t address) {
     } names[] = {
         {stubs->miss, "miss"},         {stubs->helper, "helper"},   {stubs->exit, "exit"},
         {stubs->indirect, "indirect"}, {stubs->prepare, "prepare"}, {stubs->commit, "commit"},
-        {stubs->returned, "returned"},
+        {stubs->returned, "returned"}, {stubs->set_flags, "set_flags"},
     };
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].address == address)
@@ -101,6 +101,9 @@ static bool name_offset(char *name, size_t size, int64_t offset) {
         STATE(hot.shadow_stack, void *), STATE(tsc_offset, int64_t),
         STATE(hot.view, void *),         STATE(segment, struct trapeze_segment),
         STATE(msr.tsc_aux, uint64_t),    STATE(msr.kernel_gs_base, uint64_t),
+        STATE(msr.pat, uint64_t),        STATE(intr, uint32_t),
+        STATE(cr0, uint64_t),            STATE(cr3, uint64_t),
+        STATE(gdtr.base, uint64_t),      STATE(gdtr.limit, uint16_t),
         TABLE(read_tag, uint64_t),       TABLE(write_tag, uint64_t),
         TABLE(addend, uint64_t),         TABLE(jump, struct view_jump),
         TABLE(region, uint64_t),         TABLE(check[0], uint64_t),

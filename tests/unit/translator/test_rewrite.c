@@ -298,11 +298,18 @@ static const char *bare_name(const char *mnemonic) {
     return space ? space + 1 : mnemonic;
 }
 
-/* Code that the rewriter makes for an instruction that it does not copy; RET is on the shadow stack. */
+/* PUSHF asks the host for its flags. */
+static bool reads_flags(const struct rewrite *r, const struct host_instruction *host) {
+    bool is_pushf = r->in.z.mnemonic == ZYDIS_MNEMONIC_PUSHFD || r->in.z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+    return is_pushf && (host->z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
+                        (host->z.mnemonic == ZYDIS_MNEMONIC_POP && host->operand[0].reg.value == ZYDIS_REGISTER_R11));
+}
+
+/* Code that the rewriter makes for an instruction that it does not copy; RET and PUSHFQ are on the shadow stack. */
 static void check_made(struct rewrite *r) {
     for (unsigned i = 0; i < r->host_count; i++) {
         const struct host_instruction *host = &r->host[i];
-        if (host->z.mnemonic == ZYDIS_MNEMONIC_RET)
+        if (host->z.mnemonic == ZYDIS_MNEMONIC_RET || reads_flags(r, host))
             continue;
         /* The host's counter is read for a guest's reading of its own; nowhere else. */
         bool reads_time = host->z.mnemonic == ZYDIS_MNEMONIC_RDTSC && (r->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSC ||
