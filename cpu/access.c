@@ -42,10 +42,7 @@ static void device_write(struct cpu *cpu, uint64_t address, const uint8_t *from,
 /* ---- Views ---- */
 
 struct view *cpu_view(struct cpu *cpu, unsigned access) {
-    struct view_space *space = &cpu->views.space[cpu->views.current];
-    if (access & ACCESS_SYSTEM)
-        return space->view[VIEW_KERNEL];
-    return cpu->hot.view;
+    return access & ACCESS_SYSTEM ? cpu->views.kernel : cpu->hot.view;
 }
 
 static void note_write_cached(_Atomic uint8_t *flags) {

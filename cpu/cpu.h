@@ -180,6 +180,13 @@ struct cpu_x87 {
     bool is_noted; /* the exception that this instruction left is */
 };
 
+/* An x87 instruction in translated code. */
+struct cpu_x87_place {
+    uint64_t rip;
+    uint16_t opcode;  /* 11 bits */
+    bool is_windowed; /* its operand's host address is relative to the window: it is the guest's linear one */
+};
+
 /* 32 bit CPUID registers of one leaf. */
 struct cpu_cpuid {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
@@ -220,7 +227,7 @@ struct cpu_hot {
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
     uint64_t window_addend[2]; /* of the current view's window, by group */
     uint32_t run;    /* 0: a poll must leave translated code */
-    uint32_t pad;
+    uint32_t clac_leaves; /* the view that CLAC switches to has a window: it is for C */
     uint64_t rip;
     uint64_t rflags; /* in C: all of RFLAGS. While translated code runs: all but the arithmetic flags and DF */
     uint64_t gpr[CPU_REGISTERS]; /* last: within disp8 of R */
@@ -238,7 +245,7 @@ struct cpu {
     uint64_t (*call_full)(struct cpu *cpu, uint64_t (*fn)(void *arg), void *arg);
     /* The x87 instruction whose translated code is at the host address that ends in these bits: its rip, and the 11 bits
        of its opcode. False: there is none. */
-    bool (*find_x87)(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode);
+    bool (*find_x87)(struct cpu *cpu, uint32_t host, struct cpu_x87_place *place);
 
     /* --- architectural state --- */
     struct trapeze_segment segment[CPU_SEGMENTS], ldtr, tr;

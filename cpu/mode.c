@@ -56,6 +56,10 @@ static void flush_space(struct view_space *space, bool keep_global) {
 static uint64_t create_views(void *argument) {
     struct view_set *views = argument;
     struct view_space *space = &views->space[views->current];
+    if (!views->kernel)
+        views->kernel = view_create(views->state_fd, views->state_size);
+    if (!views->kernel)
+        return false;
     for (unsigned i = 0; i < VIEW_PRIVILEGES; i++) {
         if (!space->view[i])
             space->view[i] = view_create(views->state_fd, views->state_size);
@@ -76,6 +80,7 @@ static void select_space(struct cpu *cpu, uint16_t pcid) {
     if (current->in_use && current->pcid == pcid)
         return;
     cpu->space_changes++;
+    view_flush(views->kernel, true);
     unsigned oldest = 0;
     for (unsigned i = 0; i < VIEW_SPACES; i++) {
         struct view_space *space = &views->space[i];
@@ -164,6 +169,11 @@ static uint32_t execution_bits(const struct cpu *cpu) {
     return key;
 }
 
+static void flush_jumps(struct view *view, uint64_t unused) {
+    (void)unused;
+    view_flush_jumps(view);
+}
+
 /* The jump cache knows targets by rip: another base makes them other addresses, another limit may forbid them. */
 static void code_segment_changed(struct cpu *cpu) {
     const struct trapeze_segment *code = &cpu->segment[CPU_CS];
@@ -171,9 +181,7 @@ static void code_segment_changed(struct cpu *cpu) {
         return;
     cpu->hot.jump_base = code->base;
     cpu->hot.jump_limit = code->limit;
-    for (unsigned s = 0; s < VIEW_SPACES; s++)
-        for (unsigned i = 0; cpu->views.space[s].in_use && i < VIEW_PRIVILEGES; i++)
-            view_flush_jumps(cpu->views.space[s].view[i]);
+    view_set_each(&cpu->views, flush_jumps, 0);
 }
 
 static void set_jump_mode(struct view *view, uint32_t key) {
@@ -181,6 +189,27 @@ static void set_jump_mode(struct view *view, uint32_t key) {
         return;
     view_flush_jumps(view);
     view->jump_mode = key;
+}
+
+static struct view *current_view(const struct cpu *cpu) {
+    struct view *const *views = cpu->views.space[cpu->views.current].view;
+    if (cpu->cpl == 3)
+        return views[VIEW_USER];
+    return (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? views[VIEW_KERNEL_AC] : cpu->views.kernel;
+}
+
+/* STAC and CLAC switch between these without coming here, unless one of them has a window to go to. */
+static void note_supervisor_views(struct cpu *cpu) {
+    struct view *const *views = cpu->views.space[cpu->views.current].view;
+    struct view *with_ac = cpu->cr4 & CR4_SMAP ? views[VIEW_KERNEL_AC] : cpu->views.kernel;
+    cpu->hot.supervisor_view[0] = cpu->views.kernel;
+    cpu->hot.supervisor_view[1] = with_ac;
+    cpu->hot.clac_leaves = cpu->hot.view == with_ac && cpu_window_may_serve(cpu->views.kernel);
+    if (cpu->mode_key & MODE_WINDOW)
+        return;
+    set_jump_mode(with_ac, cpu->mode_key);
+    if (!cpu->hot.clac_leaves)
+        set_jump_mode(cpu->views.kernel, cpu->mode_key);
 }
 
 /* What code of the kind that `key` tells sees of its segments: 64-bit code looks at the bases of FS and GS alone. */
@@ -209,22 +238,13 @@ static void change_mode(struct cpu *cpu, bool are_only_code_and_stack) {
         cpu->watched_dr7 = cpu->dr[7];
         cpu_flush_all(cpu);
     }
-    unsigned privilege = VIEW_USER;
-    if (cpu->cpl != 3)
-        privilege = (cpu->cr4 & CR4_SMAP) && (cpu->hot.rflags & FLAG_AC) ? VIEW_KERNEL_AC : VIEW_KERNEL;
-    struct view *view = cpu->views.space[cpu->views.current].view[privilege];
-    cpu->hot.view = view;
-    if (cpu_window_is_ready(cpu, view, key))
+    cpu->hot.view = current_view(cpu);
+    if (cpu_window_is_ready(cpu, cpu->hot.view, key))
         key |= MODE_WINDOW;
     cpu->mode_key = key;
-    set_jump_mode(view, key);
-    if (cpu->cpl != 3) { /* STAC and CLAC switch between these without coming here */
-        struct view *const *views = cpu->views.space[cpu->views.current].view;
-        cpu->hot.supervisor_view[0] = views[VIEW_KERNEL];
-        cpu->hot.supervisor_view[1] = views[cpu->cr4 & CR4_SMAP ? VIEW_KERNEL_AC : VIEW_KERNEL];
-        set_jump_mode(views[VIEW_KERNEL], key);
-        set_jump_mode(views[VIEW_KERNEL_AC], key);
-    }
+    set_jump_mode(cpu->hot.view, key);
+    if (cpu->cpl != 3)
+        note_supervisor_views(cpu);
     code_segment_changed(cpu);
 }
 
@@ -240,6 +260,7 @@ void cpu_level_changed(struct cpu *cpu) {
 
 void cpu_flush_page(struct cpu *cpu, uint64_t linear) {
     cpu->space_changes++;
+    view_flush_page(cpu->views.kernel, linear);
     for (unsigned s = 0; s < VIEW_SPACES; s++) {
         struct view_space *space = &cpu->views.space[s];
         for (unsigned i = 0; space->in_use && i < VIEW_PRIVILEGES; i++)
@@ -251,6 +272,7 @@ void cpu_flush_address_space(struct cpu *cpu, bool keep_global) {
     cpu->space_changes++;
     cpu->statistics.tlb_flushes++;
     uint16_t pcid = current_pcid(cpu);
+    view_flush(cpu->views.kernel, keep_global);
     for (unsigned s = 0; s < VIEW_SPACES; s++)
         if (cpu->views.space[s].in_use && cpu->views.space[s].pcid == pcid)
             flush_space(&cpu->views.space[s], keep_global);
@@ -259,6 +281,7 @@ void cpu_flush_address_space(struct cpu *cpu, bool keep_global) {
 void cpu_flush_all(struct cpu *cpu) {
     cpu->space_changes++;
     cpu->statistics.tlb_flushes++;
+    view_flush(cpu->views.kernel, false);
     for (unsigned s = 0; s < VIEW_SPACES; s++)
         if (cpu->views.space[s].in_use)
             flush_space(&cpu->views.space[s], false);

@@ -20,17 +20,17 @@ static bool is_code(_Atomic uint8_t *flags) {
     return atomic_load(flags) & MEMORY_CODE;
 }
 
-/* Marks the pages as reachable by stores. False where one of them has translated code; see cpu_fill for the order. */
-static bool claim_writes(struct memory_region *region, guest_physical physical, unsigned pages) {
+/* Marks the pages as reachable by stores. How many of them have translated code; see cpu_fill for the order. */
+static unsigned claim_writes(struct memory_region *region, guest_physical physical, unsigned pages) {
     _Atomic uint8_t *flags = memory_page_flags(region, physical);
     const uint8_t both = MEMORY_WRITE_CACHED | MEMORY_DIRTY;
-    bool is_free = true;
-    for (unsigned i = 0; i < pages && is_free; i++) {
+    unsigned with_code = 0;
+    for (unsigned i = 0; i < pages; i++) {
         if ((atomic_load_explicit(&flags[i], memory_order_relaxed) & both) != both)
             atomic_fetch_or(&flags[i], both);
-        is_free = !is_code(&flags[i]);
+        with_code += is_code(&flags[i]);
     }
-    return is_free;
+    return with_code;
 }
 
 static bool is_whole_in(const struct memory_region *region, uint64_t physical, uint64_t size) {
@@ -42,7 +42,7 @@ struct mapping {
     struct view *view;
     uint64_t linear;
     struct cpu_translation translation;
-    bool done, is_writable;
+    bool done, is_writable, lacks_room;
 };
 
 static bool may_write(const struct memory_region *region, const struct cpu_translation *translation) {
@@ -60,33 +60,72 @@ static unsigned count_followers(const struct mapping *mapping, struct memory_reg
         uint64_t offset = count * (uint64_t)MEMORY_PAGE;
         guest_physical expected = guest_physical_at(physical + offset);
         if (window_find(mapping->view->window, linear + offset) || !cpu_walk_look(mapping->cpu, linear + offset, &next) ||
-            next.physical.value != expected.value || next.page_shift != 12 ||
+            next.physical.value != expected.value || next.global != mapping->translation.global || next.page_shift != 12 ||
             !is_whole_in(region, expected.value, MEMORY_PAGE) || may_write(region, &next) != can_write ||
-            (can_write && !claim_writes(region, expected, 1)))
+            (can_write && claim_writes(region, expected, 1)))
             break;
     }
     return count;
 }
 
+/* Stores to pages with code must be seen. The large piece at `linear` has just been mapped. */
+static void close_code_pages(struct mapping *mapping, struct memory_region *region, guest_physical physical,
+                             uint64_t linear) {
+    _Atomic uint8_t *flags = memory_page_flags(region, physical);
+    struct window *window = mapping->view->window;
+    for (unsigned i = 0; i < WINDOW_LARGE; i++) {
+        struct window_piece *piece = window_find(window, linear);
+        if (!piece)
+            return;
+        if (is_code(&flags[i]))
+            window_close_page(window, piece, linear + i * (uint64_t)MEMORY_PAGE);
+    }
+}
+
 static bool map(struct mapping *mapping, struct memory_region *region, unsigned pages) {
+    enum { MOST_WITH_CODE = 64 };
     uint64_t size = pages * (uint64_t)MEMORY_PAGE;
     guest_physical physical = guest_physical_at(mapping->translation.physical.value & ~(size - 1));
     bool can_write = may_write(region, &mapping->translation);
     if (!is_whole_in(region, physical.value, size))
         return false;
-    if (can_write && !claim_writes(region, physical, pages)) {
-        if (pages > 1)
-            return false;
-        can_write = false;
-    }
+    unsigned with_code = can_write ? claim_writes(region, physical, pages) : 0;
+    if (pages > 1 && with_code > MOST_WITH_CODE)
+        return false;
     struct window_piece piece = {.linear = mapping->linear & ~(size - 1),
                                  .memory = memory_host(region, physical),
                                  .pages = (uint16_t)pages,
-                                 .writable = can_write};
-    mapping->is_writable = can_write;
-    unsigned count = pages == 1 ? count_followers(mapping, region, can_write) : 1;
-    return window_map(mapping->view->window, &piece, count, region->fd,
-                      region->offset + (physical.value - region->base));
+                                 .writable = can_write && (pages > 1 || !with_code),
+                                 .global = mapping->translation.global};
+    mapping->is_writable = can_write && !is_code(memory_page_flags(region, mapping->translation.physical));
+    unsigned count = pages == 1 ? count_followers(mapping, region, piece.writable) : 1;
+    bool done = window_map(mapping->view->window, &piece, count, region->fd,
+                           region->offset + (physical.value - region->base));
+    if (done && pages > 1 && with_code)
+        close_code_pages(mapping, region, physical, piece.linear);
+    return done && window_find(mapping->view->window, mapping->linear);
+}
+
+/* The page of a large piece that could not be written when it had code. */
+static bool open_page(struct mapping *mapping, struct memory_region *region) {
+    struct window_piece *piece = window_find(mapping->view->window, mapping->linear);
+    guest_physical physical = guest_physical_at(mapping->translation.physical.value & ~MEMORY_PAGE_MASK);
+    if (!piece || piece->pages == 1 || !piece->writable || !may_write(region, &mapping->translation) ||
+        piece->memory + ((mapping->linear - piece->linear) & ~MEMORY_PAGE_MASK) != memory_host(region, physical))
+        return false;
+    mapping->is_writable =
+        !claim_writes(region, physical, 1) && window_open_page(mapping->view->window, piece, mapping->linear);
+    return true;
+}
+
+/* Supervisor code of all address spaces uses one view: pages of one of them would void its window at each switch. */
+static bool may_map(const struct cpu *cpu, const struct cpu_translation *translation) {
+    return cpu->cpl == 3 || translation->global || !(cpu->cr4 & CR4_PGE);
+}
+
+/* Without paging all of memory is side by side. */
+static bool is_large_page(const struct cpu *cpu, const struct cpu_translation *translation) {
+    return translation->page_shift > 12 || !(cpu->cr0 & CR0_PG);
 }
 
 static uint64_t map_page(void *argument) {
@@ -94,10 +133,15 @@ static uint64_t map_page(void *argument) {
     struct machine_memory *memory = mapping->cpu->memory;
     struct memory_region *region = memory_find(memory, mapping->translation.physical);
     mapping->done = false;
-    if (!region || (region->flags & TRAPEZE_MEMORY_LOG_DIRTY) || !window_reserve(mapping->view, mapping->linear))
+    if (!region || (region->flags & TRAPEZE_MEMORY_LOG_DIRTY) || !may_map(mapping->cpu, &mapping->translation))
         return 0;
-    bool is_large = mapping->translation.page_shift > 12 && memory->address_mask == ~0ull;
-    mapping->done = (is_large && map(mapping, region, WINDOW_LARGE)) || map(mapping, region, 1);
+    if (!window_reserve(mapping->view, mapping->linear)) {
+        mapping->lacks_room = true;
+        return 0;
+    }
+    bool is_large = is_large_page(mapping->cpu, &mapping->translation) && memory->address_mask == ~0ull;
+    mapping->done = open_page(mapping, region) || (is_large && map(mapping, region, WINDOW_LARGE)) ||
+                    map(mapping, region, 1);
     return 0;
 }
 
@@ -122,6 +166,13 @@ static void load_addends(struct cpu *cpu, const struct window *window) {
     cpu->hot.window_addend[WINDOW_B] = window->addend[WINDOW_B];
 }
 
+/* Group A of a kernel's window may have begun where its other regions would meet something of the host's. */
+static bool may_move(const struct view *view) {
+    enum { MOST_MOVES = 4 };
+    const struct window *window = view->window;
+    return window->is_supervisor && window->region_count < WINDOW_REGIONS && view->window_moves < MOST_MOVES;
+}
+
 bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
     struct mapping mapping = {.cpu = cpu, .view = cpu->hot.view, .linear = linear};
     if (!cpu_walk_look(cpu, linear, &mapping.translation))
@@ -129,6 +180,10 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
     cpu->call_full(cpu, map_page, &mapping);
     load_addends(cpu, mapping.view->window);
     cpu->statistics.window_fills++;
+    if (mapping.lacks_room && may_move(mapping.view)) {
+        mapping.view->window_must_move = true;
+        cpu_mode_changed(cpu);
+    }
     return mapping.done && (mapping.is_writable || !is_write);
 }
 
@@ -137,7 +192,7 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
 static bool map_known_page(struct cpu *cpu, struct view *view, unsigned index) {
     uint64_t linear = -view->tables->read_tag[index];
     struct mapping mapping = {.cpu = cpu, .view = view, .linear = linear};
-    if (view_index(linear) != index || linear >> 47 || !cpu_walk_look(cpu, linear, &mapping.translation))
+    if (view_index(linear) != index || !cpu_is_canonical(linear) || !cpu_walk_look(cpu, linear, &mapping.translation))
         return false;
     if (window_find(view->window, linear))
         return false;
@@ -155,7 +210,7 @@ static uint64_t open_window(void *argument) {
     struct cpu *cpu = ((struct mapping *)argument)->cpu;
     struct view *view = ((struct mapping *)argument)->view;
     bool is_64 = cpu_is_64bit(cpu);
-    if (!window_create(view, is_64, &cpu->memory->window_budget))
+    if (!window_create(view, is_64, cpu->cpl != 3, &cpu->memory->window_budget))
         return 0;
     if (is_64)
         window_reserve(view, cpu->hot.gpr[CPU_RSP]); /* first, so that it is in group A */
@@ -164,26 +219,40 @@ static uint64_t open_window(void *argument) {
     return 0;
 }
 
+static uint64_t move_window(void *argument) {
+    struct view *view = ((struct mapping *)argument)->view;
+    window_destroy(view);
+    view->window_moves++;
+    view->window_must_move = view->window_is_stale = false;
+    view->dropped_count = 0;
+    return open_window(argument);
+}
+
 /* ---- Comparing ---- */
 
-static bool still_holds(struct cpu *cpu, const struct window_piece *piece) {
+static bool still_holds(struct cpu *cpu, struct window_piece *piece) {
     struct cpu_translation now;
     if (!cpu_walk_look(cpu, piece->linear, &now))
         return false;
     struct memory_region *region = memory_find(cpu->memory, now.physical);
     if (!region || memory_host(region, now.physical) != piece->memory || (region->flags & TRAPEZE_MEMORY_LOG_DIRTY))
         return false;
-    if (piece->pages > 1 && now.page_shift == 12)
+    if ((piece->pages > 1 && !is_large_page(cpu, &now)) || !may_map(cpu, &now))
         return false;
+    piece->global = now.global;
     return !piece->writable || (now.writable && now.dirty && !(region->flags & TRAPEZE_MEMORY_READ_ONLY));
 }
 
 static uint64_t compare_window(void *argument) {
     struct mapping *mapping = argument;
     struct window *window = mapping->view->window;
-    for (unsigned i = window->piece_count; i-- > 0;)
+    window->has_local = false;
+    for (unsigned i = window->piece_count; i-- > 0;) {
         if (!still_holds(mapping->cpu, &window->piece[i]))
             window_unmap(window, &window->piece[i]);
+        else
+            window->has_local |= !window->piece[i].global;
+    }
     map_known_pages(mapping->cpu, mapping->view);
     return 0;
 }
@@ -203,9 +272,11 @@ static uint64_t drop_pages(void *argument) {
 static bool qualifies(const struct cpu *cpu, uint32_t key) {
     const uint32_t never = MODE_TF | MODE_BREAKPOINTS | MODE_VM86 | MODE_SLOW;
     const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_FLAT;
-    if (cpu->windows == CPU_WINDOWS_OFF || (key & never) || (key & MODE_CPL) != MODE_CPL || !(cpu->cr0 & CR0_PG) ||
-        cpu_is_watching(cpu))
+    bool is_user = (key & MODE_CPL) == MODE_CPL, is_supervisor = (key & (MODE_CPL | MODE_PROTECTED)) == MODE_PROTECTED;
+    if (cpu->windows == CPU_WINDOWS_OFF || (key & never) || !(is_user || is_supervisor) || cpu_is_watching(cpu))
         return false;
+    if (is_supervisor && cpu->hot.view != cpu->views.kernel)
+        return false; /* reaches user pages as well, for a few instructions at a time */
     return (key & MODE_CODE) == MODE_CODE64 || (key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
 }
 
@@ -246,6 +317,10 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         if (!view->window)
             return false;
         cpu->statistics.windows_opened++;
+    } else if (view->window_must_move) {
+        cpu->call_full(cpu, move_window, &request);
+        if (!view->window)
+            return false;
     } else if (view->window_is_stale) {
         if (view->window_merit < view->window_patience && !is_forced)
             return false;
@@ -265,6 +340,18 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
 }
 
 void cpu_window_sample(struct cpu *cpu) {
-    if (cpu->cpl == 3)
-        cpu->hot.view->window_merit++;
+    cpu->hot.view->window_merit++;
+}
+
+bool cpu_window_is_due(struct cpu *cpu) {
+    enum { SAMPLE_SHIFT = 22 }; /* 1 to 2 ms */
+    struct view *view = cpu->hot.view;
+    if (cpu->cpl == 3 || view != cpu->views.kernel || cpu->windows != CPU_WINDOWS_AUTO)
+        return false;
+    uint64_t now = host_cycles();
+    if ((now ^ view->window_sampled) >> SAMPLE_SHIFT == 0)
+        return false;
+    view->window_sampled = now;
+    view->window_merit++;
+    return view->window_merit >= (view->window ? view->window_patience : MERIT_TO_OPEN) && qualifies(cpu, cpu->mode_key);
 }

@@ -14,8 +14,17 @@
  * mode or the view changes.
  */
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key);
-/* An interrupt found the vCPU in user code: one sample of work for the current view. */
+/* An interrupt found the vCPU at work: one sample for the current view. */
 void cpu_window_sample(struct cpu *cpu);
+/*
+ * The software tables had to be filled, which is as good a sample for supervisor code that is not interrupted. True: there
+ * have been enough, and cpu_mode_changed is to look after the window.
+ */
+bool cpu_window_is_due(struct cpu *cpu);
+/* Whether the view has a window that could be used now. */
+static inline bool cpu_window_may_serve(const struct view *view) {
+    return view->window && !view->window_is_stale;
+}
 /*
  * Maps the page of `linear`, which cpu_fill has just allowed for such an access, reserving its region if need be. False:
  * it cannot be had in the window.

@@ -65,11 +65,11 @@ struct seen {
     bool has_error;
 };
 
-static void note_data(struct cpu *cpu, uint64_t data) {
+static void note_data(struct cpu *cpu, uint64_t data, bool is_windowed) {
     struct cpu_x87 *x87 = &cpu->x87;
     const bool is_64bit = cpu_is_64bit(cpu);
-    uint64_t linear;
-    if (!find_linear(cpu, data, &linear))
+    uint64_t linear = data;
+    if (!is_windowed && !find_linear(cpu, data, &linear))
         return;
     x87->data = is_64bit ? linear : (uint32_t)(linear - cpu->segment[CPU_DS].base);
     x87->data_selector = cpu->segment[CPU_DS].selector;
@@ -77,19 +77,18 @@ static void note_data(struct cpu *cpu, uint64_t data) {
 
 static void note(struct cpu *cpu, const struct seen *seen) {
     struct cpu_x87 *x87 = &cpu->x87;
-    uint64_t rip;
-    uint16_t opcode;
-    if (!cpu->find_x87 || !cpu->find_x87(cpu, seen->instruction, &rip, &opcode))
+    struct cpu_x87_place place;
+    if (!cpu->find_x87 || !cpu->find_x87(cpu, seen->instruction, &place))
         return; /* the host has forgotten, or the guest has loaded what we hold */
-    if (rip == x87->instruction && x87->is_noted)
+    if (place.rip == x87->instruction && x87->is_noted)
         return; /* by now another segment may be current */
-    x87->instruction = rip;
+    x87->instruction = place.rip;
     x87->code_selector = cpu->segment[CPU_CS].selector;
     x87->is_noted = seen->has_error;
     if (!seen->has_error)
         return;
-    x87->opcode = opcode;
-    note_data(cpu, seen->data);
+    x87->opcode = place.opcode;
+    note_data(cpu, seen->data, place.is_windowed);
 }
 
 void x87_note_pointers(struct cpu *cpu) {

@@ -34,6 +34,13 @@ static inline unsigned writable_bit(uint64_t host_page) {
     return (unsigned)((host_page >> 12) * 0x9e3779b1u >> 8) & (sizeof((struct view *)0)->writable * 8 - 1);
 }
 
+static void list_local(struct view *view, unsigned index) {
+    if (view->local_filled < VIEW_LIST)
+        view->local[view->local_filled++] = (uint16_t)index;
+    else
+        view->local_overflow = true;
+}
+
 void view_fill(struct view *view, const struct view_page *page) {
     struct view_tables *tables = view->tables;
     unsigned index = view_index(page->linear);
@@ -44,10 +51,15 @@ void view_fill(struct view *view, const struct view_page *page) {
         view->writable[writable_bit(page->host) / 8] |= (uint8_t)(1u << (writable_bit(page->host) % 8));
 
     uint8_t bit = (uint8_t)(1u << (index % 8));
-    if (page->global)
+    bool was_local = (view->listed[index / 8] & ~view->global[index / 8]) & bit;
+    if (page->global) {
         view->global[index / 8] |= bit;
-    else
+        view->has_global = true;
+    } else {
         view->global[index / 8] &= (uint8_t)~bit;
+        if (!was_local)
+            list_local(view, index);
+    }
     view_mark_large(view, page);
     if (view->listed[index / 8] & bit)
         return;
@@ -65,8 +77,8 @@ void view_fill_beside(struct view *view, uint64_t linear, const struct code_page
 
 /* Where the list was too short: by the bits, 64 entries at a time. */
 static void flush_everything(struct view *view, bool keep_global) {
-    view->list_overflow = false;
-    view->filled = 0;
+    view->list_overflow = view->local_overflow = false;
+    view->filled = view->local_filled = 0;
     for (unsigned i = 0; i < sizeof view->listed; i += 8) {
         uint64_t *listed = (uint64_t *)&view->listed[i];
         uint64_t kept = keep_global ? *(uint64_t *)&view->global[i] & *listed : 0;
@@ -85,8 +97,9 @@ static void flush_marks(struct view *view) {
     view->has_huge = false;
 }
 
-/* Pages of a window are all taken for local ones. */
-static void drop_window(struct view *view) {
+static void drop_window(struct view *view, bool keep_global) {
+    if (keep_global && (!view->window || !view->window->has_local))
+        return;
     view->window_is_stale = true;
     view->dropped_count = 0;
     view->window_merit = 0;
@@ -98,33 +111,48 @@ static void drop_from_window(struct view *view, uint64_t page) {
     if (view->dropped_count < VIEW_DROPPED)
         view->dropped[view->dropped_count++] = page;
     else
-        drop_window(view);
+        drop_window(view, false);
+}
+
+/* Entries stay in the list: their number is that of the indices in use. */
+static void flush_local_entries(struct view *view) {
+    for (unsigned i = 0; i < view->local_filled; i++) {
+        unsigned index = view->local[i];
+        if (is_global(view, index))
+            continue; /* another page since */
+        clear_entry(view, index);
+        view->global[index / 8] |= (uint8_t)(1u << (index % 8)); /* so that its next use is listed */
+    }
+    view->local_filled = 0;
+}
+
+static void flush_listed_entries(struct view *view) {
+    for (unsigned i = 0; i < view->filled; i++) {
+        unsigned index = view->list[i];
+        clear_entry(view, index);
+        view->listed[index / 8] &= (uint8_t)~(1u << (index % 8));
+    }
+    view->filled = view->local_filled = 0;
 }
 
 void view_flush(struct view *view, bool keep_global) {
-    drop_window(view);
+    keep_global &= view->has_global;
+    drop_window(view, keep_global);
     for (unsigned i = 0; i < VIEW_BESIDE; i++)
         view->beside[i].page = 0;
-    if (view->list_overflow) {
+    if (keep_global && !view->local_overflow)
+        flush_local_entries(view);
+    else if (view->list_overflow || keep_global)
         flush_everything(view, keep_global);
-    } else {
-        unsigned kept = 0;
-        for (unsigned i = 0; i < view->filled; i++) {
-            unsigned index = view->list[i];
-            if (keep_global && is_global(view, index)) {
-                view->list[kept++] = (uint16_t)index;
-                continue;
-            }
-            clear_entry(view, index);
-            view->listed[index / 8] &= (uint8_t)~(1u << (index % 8));
-        }
-        view->filled = kept;
-    }
-    if (!keep_global)
+    else
+        flush_listed_entries(view);
+    if (!keep_global) {
+        view->has_global = false;
         flush_marks(view);
-    for (unsigned i = 0; i < VIEW_FETCHES; i++)
-        if (!keep_global || !view->fetch[i].global)
-            view->fetch[i].page = 0;
+    }
+    view->fetch_version[0] += 2;
+    if (!keep_global)
+        view->fetch_version[1] += 2;
     if (keep_global && !view->has_local_code)
         return;
     view_flush_jumps(view);
@@ -240,12 +268,13 @@ bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_pag
     uint64_t page = linear & ~0xfffull;
     const struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
     *physical_page = fetch->physical_page;
-    return fetch->page == (page | 1);
+    return fetch->page == (page | 1) && fetch->version == (view->fetch_version[fetch->version & 1] | (fetch->version & 1));
 }
 
 void view_fill_fetch(struct view *view, uint64_t linear, uint64_t physical_page, bool global) {
     uint64_t page = linear & ~0xfffull;
     struct view_fetch *fetch = &view->fetch[(page >> 12) % VIEW_FETCHES];
     view->has_local_code |= !global;
-    *fetch = (struct view_fetch){.page = page | 1, .physical_page = physical_page, .global = global};
+    uint64_t version = view->fetch_version[global] | global;
+    *fetch = (struct view_fetch){.page = page | 1, .physical_page = physical_page, .version = version};
 }

@@ -46,7 +46,7 @@ struct view_tables {
 struct view_fetch {
     uint64_t page; /* linear page address | 1 when valid */
     uint64_t physical_page;
-    bool global;
+    uint64_t version; /* of the view's flushes, twice, | 1 when global: an older one is void */
 };
 
 /* Pages of translated code that may be written as far as the guest's tables are concerned, for the dispatcher alone. */
@@ -65,28 +65,35 @@ struct view {
     void *reservation;
     size_t reservation_size;
     uint32_t jump_mode; /* mode key the jump cache was filled under */
-    uint32_t filled, jumps_filled;
-    bool list_overflow, jumps_overflow;
+    uint32_t filled, jumps_filled, local_filled;
+    bool list_overflow, jumps_overflow, local_overflow;
     uint16_t list[VIEW_LIST], jumps[VIEW_LIST];
+    uint16_t local[VIEW_LIST]; /* of the list: entries that were, when they were entered, of pages that are not global */
     uint8_t listed[VIEW_ENTRIES / 8];      /* bit: the index is in the list */
     uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
     uint8_t writable[4096];                /* bit filter over host pages that some entry may let be written */
-    uint8_t large[512];                    /* bit filter over 2 MiB regions with fragments of large pages */
+    uint8_t large[2048];                   /* bit filter over 2 MiB regions with fragments of large pages */
     bool has_huge;                         /* fragments of a 1 GiB page */
+    bool has_global;                       /* entries that a flush may have to keep */
     bool has_local_code;                   /* the jump cache may lead into a page that is not global */
     uint8_t fetched[4096];                 /* bit filter over pages that the jump cache may lead into */
     struct view_fetch fetch[VIEW_FETCHES];
     struct view_beside beside[VIEW_BESIDE];
+    uint64_t fetch_version[2]; /* of local and of global pages */
     struct window *window;   /* NULL: none yet */
     bool window_is_stale;    /* flushed since it was last compared with the guest's tables */
     uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
+    uint32_t window_moves;   /* how often it was made anew because a region found no room */
+    bool window_must_move;   /* is to be now */
     uint32_t window_patience; /* samples that it takes to use the window again */
+    uint64_t window_sampled; /* when it was last seen at work, in cycles of the host */
     uint64_t window_debt, window_since; /* cycles of the host: lost to faults and not yet earned back; counted until */
     uint32_t dropped_count;  /* pages that must leave the window before it is used again */
     uint64_t dropped[VIEW_DROPPED];
 };
 
-enum { VIEW_USER, VIEW_KERNEL, VIEW_KERNEL_AC, VIEW_PRIVILEGES };
+/* By privilege: user code, and supervisor code with RFLAGS.AC set, which SMAP lets reach user pages. */
+enum { VIEW_USER, VIEW_KERNEL_AC, VIEW_PRIVILEGES };
 
 #define VIEW_SPACES 8 /* address spaces (PCIDs) cached at once */
 struct view_space {
@@ -96,7 +103,10 @@ struct view_space {
     uint64_t last_use;
 };
 
+/* Supervisor code sees nearly the same in every address space: its view is of all of them, and holds what is global, and
+   of the rest what belongs to the current space. */
 struct view_set {
+    struct view *kernel;
     struct view_space space[VIEW_SPACES];
     unsigned current;
     uint64_t clock;
@@ -155,6 +165,17 @@ void view_drop_jump(struct view *view, uint64_t target);
 /* Executable pages: *physical_page for the page of `linear`. */
 bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_page);
 void view_fill_fetch(struct view *view, uint64_t linear, uint64_t physical_page, bool global);
+
+/* Calls visit once for each view that has been made. */
+static inline void view_set_each(const struct view_set *views, void (*visit)(struct view *view, uint64_t value),
+                                 uint64_t value) {
+    if (views->kernel)
+        visit(views->kernel, value);
+    for (unsigned s = 0; s < VIEW_SPACES; s++)
+        for (unsigned i = 0; i < VIEW_PRIVILEGES; i++)
+            if (views->space[s].view[i])
+                visit(views->space[s].view[i], value);
+}
 
 /* ---- Host side (memory/view_create.c): may use libc. ---- */
 

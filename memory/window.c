@@ -18,6 +18,14 @@ static uint64_t poison(unsigned index) {
     return (1ull << 54) - ((uint64_t)index << VIEW_REGION_SHIFT);
 }
 
+static bool is_canonical(uint64_t address) {
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
+static bool is_upper(uint64_t linear) {
+    return linear >> 63;
+}
+
 static bool is_reserved(const struct window *window, unsigned group, uint64_t linear) {
     for (unsigned i = 0; i < window->region_count; i++)
         if (window->region[i].group == group && window->region[i].linear == linear)
@@ -49,18 +57,84 @@ static bool reserve_at(const struct window *window, unsigned group, uint64_t lin
     return reserve_exactly(start, end);
 }
 
-/* An addend under which the region is free; those of a window's groups are far apart, and neighbours have room. */
-static bool find_addend(struct window *window, unsigned group, uint64_t linear) {
-    const uint64_t step = 2ull << VIEW_REGION_SHIFT;
-    for (uint64_t k = 4; k < 60; k++) {
-        uint64_t addend = linear >= 64ull << VIEW_REGION_SHIFT ? -(k * step) : k * step;
-        if (reserve_at(window, group, linear, addend)) {
-            window->addend[group] = addend;
+static void release(const struct window *window, unsigned i) {
+    uint64_t start = window->region[i].linear + window->addend[window->region[i].group] - WINDOW_GUARD;
+    munmap((void *)start, window_region_size(window) + 2 * WINDOW_GUARD);
+}
+
+/* Regions of one half that a group is to hold. */
+struct wish {
+    uint64_t linear[WINDOW_REGIONS];
+    unsigned count, most;
+};
+
+static void wish_for(struct wish *wish, uint64_t linear) {
+    linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
+    for (unsigned i = 0; i < wish->count; i++)
+        if (wish->linear[i] == linear)
+            return;
+    if (wish->count < wish->most)
+        wish->linear[wish->count++] = linear;
+}
+
+/* A kernel has its image, stacks and memory in regions of their own: those that the software tables know. */
+static void wish_for_known(struct wish *wish, const struct view *view) {
+    for (unsigned i = view->filled; i-- > 0;) {
+        uint64_t linear = -view->tables->read_tag[view->list[i]];
+        if (view_index(linear) == view->list[i] && is_canonical(linear) && is_upper(linear) == is_upper(wish->linear[0]))
+            wish_for(wish, linear);
+    }
+}
+
+static bool reserve_all(struct window *window, unsigned group, uint64_t addend, const struct wish *wish) {
+    unsigned before = window->region_count;
+    window->addend[group] = addend;
+    for (unsigned i = 0; i < wish->count; i++) {
+        if (!reserve_at(window, group, wish->linear[i], addend)) {
+            while (window->region_count > before)
+                release(window, --window->region_count);
+            return false;
+        }
+        window->region[window->region_count].linear = wish->linear[i];
+        window->region[window->region_count++].group = group;
+    }
+    return true;
+}
+
+/* An addend under which the regions are free; those of a window's groups are far apart, and neighbours have room. */
+static bool find_addend(struct window *window, unsigned group, const struct wish *wish) {
+    const uint64_t step = 2ull << VIEW_REGION_SHIFT, linear = wish->linear[0], half = is_upper(linear) ? 1ull << 47 : 0;
+    for (uint64_t k = half ? 1 : 4; k < 60; k++) {
+        bool goes_down = half || linear >= 64ull << VIEW_REGION_SHIFT;
+        uint64_t addend = half + (goes_down ? -(k * step) : k * step);
+        if (group == WINDOW_A && !is_canonical(addend))
+            continue; /* the host's GS would not take it */
+        if (reserve_all(window, group, addend, wish)) {
             window->has_group[group] = true;
+            window->is_upper[group] = is_upper(linear);
             return true;
         }
     }
     return false;
+}
+
+static bool found_group(struct view *view, unsigned group, uint64_t linear) {
+    struct window *window = view->window;
+    struct wish wish = {.linear = {linear}, .count = 1, .most = WINDOW_REGIONS - window->region_count};
+    if (window->is_supervisor && is_upper(linear))
+        wish_for_known(&wish, view);
+    if (find_addend(window, group, &wish))
+        return true;
+    wish.count = 1;
+    return find_addend(window, group, &wish);
+}
+
+static bool reserve_in_group(struct view *view, unsigned group, uint64_t linear) {
+    struct window *window = view->window;
+    if (!window->has_group[group])
+        return found_group(view, group, linear);
+    struct wish wish = {.linear = {linear}, .count = 1};
+    return window->is_upper[group] == is_upper(linear) && reserve_all(window, group, window->addend[group], &wish);
 }
 
 static bool add_check_page(struct view *view, unsigned group, uint64_t linear) {
@@ -68,23 +142,30 @@ static bool add_check_page(struct view *view, unsigned group, uint64_t linear) {
     return mprotect(page, PAGE, PROT_READ) == 0;
 }
 
+/* From here on translated code may go there. */
+static bool enter_regions(struct view *view, unsigned first) {
+    const struct window *window = view->window;
+    bool done = true;
+    for (unsigned i = first; i < window->region_count; i++) {
+        uint64_t linear = window->region[i].linear;
+        unsigned group = window->region[i].group;
+        view->tables->region[linear >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)] = window->addend[group];
+        done &= add_check_page(view, group, linear);
+    }
+    return done;
+}
+
 bool window_reserve(struct view *view, uint64_t linear) {
     struct window *window = view->window;
     if (window_group(window, linear) != WINDOW_GROUPS)
         return true;
-    if (window->region_count == WINDOW_REGIONS || linear >> (window->is_64 ? 47 : 32))
+    if (window->region_count == WINDOW_REGIONS || !is_canonical(linear) || (!window->is_64 && linear >> 32))
         return false;
     linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
-    for (unsigned group = 0; group < WINDOW_GROUPS; group++) {
-        bool done = window->has_group[group] ? reserve_at(window, group, linear, window->addend[group])
-                                             : find_addend(window, group, linear);
-        if (!done)
-            continue;
-        window->region[window->region_count].linear = linear;
-        window->region[window->region_count++].group = group;
-        view->tables->region[linear >> VIEW_REGION_SHIFT] = window->addend[group];
-        return add_check_page(view, group, linear);
-    }
+    unsigned before = window->region_count, first = window->is_supervisor && !is_upper(linear) ? WINDOW_B : WINDOW_A;
+    for (unsigned group = first; group < WINDOW_GROUPS; group++)
+        if (reserve_in_group(view, group, linear))
+            return enter_regions(view, before);
     return false;
 }
 
@@ -102,12 +183,13 @@ uint32_t window_budget(void) {
     return most > OTHERS ? (uint32_t)(most - OTHERS) / 2 : 0; /* a page amid a reservation cuts that in two */
 }
 
-bool window_create(struct view *view, bool is_64, _Atomic uint32_t *budget) {
+bool window_create(struct view *view, bool is_64, bool is_supervisor, _Atomic uint32_t *budget) {
     struct window *window =
         mmap(NULL, sizeof *window, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window == MAP_FAILED)
         return false;
     window->is_64 = is_64;
+    window->is_supervisor = is_supervisor && is_64;
     window->budget = budget;
     if (mprotect(view->tables->check, sizeof view->tables->check, PROT_NONE) != 0) {
         munmap(window, sizeof *window);
@@ -122,11 +204,6 @@ bool window_create(struct view *view, bool is_64, _Atomic uint32_t *budget) {
     return false;
 }
 
-static void release(const struct window *window, unsigned i) {
-    uint64_t start = window->region[i].linear + window->addend[window->region[i].group] - WINDOW_GUARD;
-    munmap((void *)start, window_region_size(window) + 2 * WINDOW_GUARD);
-}
-
 void window_destroy(struct view *view) {
     struct window *window = view->window;
     if (!window)
@@ -139,6 +216,11 @@ void window_destroy(struct view *view) {
 }
 
 /* ---- Pieces ---- */
+
+enum {
+    HOLE_COST = 2, /* mappings: the page, and what is behind it */
+    MOST_HOLES = 128,
+};
 
 static uint8_t *host_of(const struct window *window, const struct window_piece *piece) {
     unsigned group = window_group(window, piece->linear);
@@ -160,6 +242,7 @@ static uint16_t *link_to(struct window *window, unsigned number) {
 
 static void forget(struct window *window, struct window_piece *piece) {
     unsigned number = (unsigned)(piece - window->piece) + 1, last = window->piece_count;
+    atomic_fetch_add(window->budget, HOLE_COST * piece->holes);
     *link_to(window, number) = piece->next;
     if (number != last) {
         *link_to(window, last) = (uint16_t)number;
@@ -189,10 +272,13 @@ static void enter(struct window *window, const struct window_piece *piece) {
         atomic_fetch_sub(window->budget, 1);
         entry = &window->piece[window->piece_count++];
         entry->next = *bucket;
+        entry->holes = 0;
         *bucket = (uint16_t)window->piece_count;
     }
     uint16_t next = entry->next;
+    atomic_fetch_add(window->budget, HOLE_COST * entry->holes);
     *entry = *piece;
+    window->has_local |= !piece->global;
     entry->next = next;
 }
 
@@ -236,9 +322,33 @@ void window_drop_writes(struct window *window, uint64_t memory_page) {
         uint64_t offset = memory_page - (uint64_t)piece->memory;
         if (!piece->writable || offset >= piece->pages * PAGE)
             continue;
-        if (piece->pages == 1 && mprotect(host_of(window, piece), PAGE, PROT_READ) == 0)
+        if (piece->pages > 1)
+            window_close_page(window, piece, piece->linear + offset);
+        else if (mprotect(host_of(window, piece), PAGE, PROT_READ) == 0)
             piece->writable = false;
         else
             window_unmap(window, piece);
     }
+}
+
+void window_close_page(struct window *window, struct window_piece *large, uint64_t linear) {
+    uint8_t *host = host_of(window, large) + ((linear - large->linear) & ~(PAGE - 1));
+    if (large->holes == MOST_HOLES || (int32_t)atomic_load(window->budget) < HOLE_COST ||
+        mprotect(host, PAGE, PROT_READ) != 0) {
+        window_unmap(window, large);
+        return;
+    }
+    large->holes++;
+    atomic_fetch_sub(window->budget, HOLE_COST);
+}
+
+bool window_open_page(struct window *window, struct window_piece *large, uint64_t linear) {
+    uint8_t *host = host_of(window, large) + ((linear - large->linear) & ~(PAGE - 1));
+    if (mprotect(host, PAGE, PROT_READ | PROT_WRITE) != 0)
+        return false;
+    if (large->holes) {
+        large->holes--;
+        atomic_fetch_add(window->budget, HOLE_COST);
+    }
+    return true;
 }

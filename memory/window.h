@@ -14,7 +14,7 @@
  * Rules that keep the guest inside: a region and the guards around it are reserved before its check page and addend are
  * entered, and only PROT_NONE goes over them until the window is destroyed; a displacement that is added behind a check is
  * at most WINDOW_REACH, less than half a guard. A check looks at bits 46:40; an address whose upper bits differ from those
- * of its region gets a sum that no host address has.
+ * of its region gets a sum that no host address has, because a group has regions of one half of the address space alone.
  *
  * A window is like a TLB of its view: a flush makes it stale, and nothing runs on it before it was compared with the
  * guest's page tables again (cpu/window.c).
@@ -39,13 +39,17 @@ struct window_piece {
     uint8_t *memory;   /* of the page in the monitor's own mapping of guest memory */
     uint16_t pages;    /* 1 or WINDOW_LARGE */
     bool writable;
+    bool global;
+    uint16_t holes;    /* pages of a large piece that were writable and are not */
     uint16_t next;     /* in its bucket: index + 1, or 0 */
 };
 
 struct window {
     uint64_t addend[WINDOW_GROUPS];
-    bool has_group[WINDOW_GROUPS];
+    bool has_group[WINDOW_GROUPS], is_upper[WINDOW_GROUPS];
     bool is_64;           /* regions of 1 TiB; else region 0 alone, of 4 GiB */
+    bool is_supervisor;
+    bool has_local;       /* pieces that a flush of pages that are not global has to look at */
     unsigned region_count, piece_count;
     _Atomic uint32_t *budget; /* pieces that the machine's windows may still map */
     struct {
@@ -99,10 +103,10 @@ static inline unsigned window_group(const struct window *window, uint64_t linear
 
 /* How many pieces the windows of a machine may map so that the host's limit on a process's mappings is not reached. */
 uint32_t window_budget(void);
-/* Gives the view a window without pages; is_64: for 64-bit code. The budget stays the caller's. False: the host refuses. */
-bool window_create(struct view *view, bool is_64, _Atomic uint32_t *budget);
+/* Gives the view a window without pages; is_64: for 64-bit code; is_supervisor: group A is the upper half's. The budget stays the caller's. False: the host refuses. */
+bool window_create(struct view *view, bool is_64, bool is_supervisor, _Atomic uint32_t *budget);
 void window_destroy(struct view *view);
-/* Reserves the region of `linear`, a canonical address of the lower half. False: there are too many, or the host refuses. */
+/* Reserves the region of `linear`, a canonical address. False: there are too many, or the host refuses. */
 bool window_reserve(struct view *view, uint64_t linear);
 /*
  * Maps a piece (over what was there) from offset of fd; its region must be reserved. A piece of one page may be the first of
@@ -110,6 +114,10 @@ bool window_reserve(struct view *view, uint64_t linear);
  */
 bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset);
 void window_unmap(struct window *window, struct window_piece *piece);
+/* Takes write rights from one page of a large piece that may be written; the piece goes where that is not to be had. */
+void window_close_page(struct window *window, struct window_piece *large, uint64_t linear);
+/* Gives them back. False: the host refuses. */
+bool window_open_page(struct window *window, struct window_piece *large, uint64_t linear);
 /* Takes write rights from what leads to the page of the monitor's mapping. */
 void window_drop_writes(struct window *window, uint64_t memory_page);
 

@@ -9,6 +9,7 @@
 #include "cpu/ops.h"
 #include "cpu/views.h"
 #include "cpu/watch.h"
+#include "cpu/window.h"
 #include "translator/dispatch.h"
 
 #define DR6_BS (1ull << 14)
@@ -50,21 +51,38 @@ void engine_enter(struct cpu *cpu, uint64_t host) {
 
 /* ---- Shadow stacks ---- */
 
-static void reset_stack(struct cpu *cpu, bool user) {
+static void reset_stack(struct cpu *cpu, enum shadow_stack stack) {
     struct cpu_translator *translator = cpu_translator(cpu);
-    *(uint64_t *)translator->stack_base[user] = cpu->engine->stubs.sentinel;
-    if (user == translator->user_stack)
-        cpu->hot.shadow_stack = (void *)translator->stack_base[user];
-    else if (user)
-        translator->saved_user_stack = translator->stack_base[1];
+    *(uint64_t *)translator->stack_base[stack] = cpu->engine->stubs.sentinel;
+    translator->stack_saved[stack] = translator->stack_base[stack];
+    if (stack == translator->stack)
+        cpu->hot.shadow_stack = (void *)translator->stack_base[stack];
 }
 
 void engine_reset_stacks(struct cpu *cpu) {
-    reset_stack(cpu, false);
-    reset_stack(cpu, true);
+    for (unsigned i = 0; i < SHADOW_STACKS; i++)
+        reset_stack(cpu, i);
 }
 
-/* Puts the shadow stack in force that the mode asks for. Return sites hold for one mode and one address space. */
+static void change_stack(struct cpu *cpu, enum shadow_stack next) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    enum shadow_stack before = translator->stack;
+    translator->stack_saved[before] = (uint64_t)cpu->hot.shadow_stack;
+    translator->stack = next;
+    if (before == STACK_USER) { /* the kernel begins anew */
+        reset_stack(cpu, STACK_SUPERVISOR);
+        reset_stack(cpu, STACK_WINDOW);
+    } else if (next == STACK_SUPERVISOR) {
+        reset_stack(cpu, next);
+    }
+    cpu->hot.shadow_stack = (void *)translator->stack_saved[next];
+}
+
+/*
+ * Puts the shadow stack in force that the mode asks for. Return sites hold for one mode and one address space. Code made
+ * for a window must not be returned to without one: supervisor code leaves its window often, for the few instructions
+ * that reach user memory, and has another stack for them.
+ */
 static void select_stack(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
     uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3 | MODE_WINDOW);
@@ -73,20 +91,13 @@ static void select_stack(struct cpu *cpu) {
         translator->space_changes = cpu->space_changes;
         engine_reset_stacks(cpu);
     }
-    bool user = cpu->cpl == 3, uses_window = cpu->mode_key & MODE_WINDOW;
-    if (user != translator->user_stack) {
-        translator->user_stack = user;
-        if (user) {
-            cpu->hot.shadow_stack = (void *)translator->saved_user_stack;
-        } else {
-            translator->saved_user_stack = (uint64_t)cpu->hot.shadow_stack;
-            reset_stack(cpu, false);
-        }
-    }
-    /* Code made for a window must not be returned to without one. */
-    if (uses_window != translator->stack_uses_window[user]) {
-        translator->stack_uses_window[user] = uses_window;
-        reset_stack(cpu, user);
+    bool uses_window = cpu->mode_key & MODE_WINDOW;
+    enum shadow_stack next = cpu->cpl == 3 ? STACK_USER : uses_window ? STACK_WINDOW : STACK_SUPERVISOR;
+    if (next != translator->stack)
+        change_stack(cpu, next);
+    if (next == STACK_USER && uses_window != translator->user_has_window) {
+        translator->user_has_window = uses_window;
+        reset_stack(cpu, STACK_USER);
     }
 }
 
@@ -246,15 +257,19 @@ uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result) {
     return engine_dispatch(cpu);
 }
 
-uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block) {
+uint64_t dispatch_again(struct cpu *cpu, const struct block *block) {
     struct cpu_translator *translator = cpu_translator(cpu);
-    cpu->statistics.slow_accesses++;
-    translator->slow = true;
     if (translator->was_shadowed && cpu->hot.rip == translator->shadowed_rip)
         cpu->interrupt_shadow = true; /* it has not run yet */
     if (block->shadowed && cpu->hot.rip - block->rip == block->shadowed)
         cpu->interrupt_shadow = true;
     return engine_dispatch(cpu);
+}
+
+uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block) {
+    cpu->statistics.slow_accesses++;
+    cpu_translator(cpu)->slow = true;
+    return dispatch_again(cpu, block);
 }
 
 const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block) {
@@ -296,6 +311,14 @@ static bool begins_to_store_beside_code(struct cpu *cpu, const struct site *site
     return memory_store_misses_code(code, linear, site->info);
 }
 
+/* The instruction runs again, in code that uses the window. */
+static uint64_t open_window(struct cpu *cpu, const struct block *block, const struct site *site) {
+    flags_in(cpu);
+    cpu->hot.rip = block->rip + site->guest;
+    cpu_mode_changed(cpu);
+    return dispatch_again(cpu, block);
+}
+
 uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
     struct block *block;
     const struct site *site = dispatch_site(cpu, return_address, &block);
@@ -317,8 +340,10 @@ uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
         enum cpu_result result = cpu_fill(cpu, linear, access, &place);
         if (result == CPU_NEXT && engine_logs(cpu->engine, TRAPEZE_LOG_MMU))
             tell_fill(cpu, block->rip + site->guest, linear, access, &place);
-        if (result == CPU_NEXT && place.is_direct)
+        if (result == CPU_NEXT && place.is_direct && !cpu_window_is_due(cpu))
             return (uint64_t)block->host + site->other;
+        if (result == CPU_NEXT && place.is_direct)
+            return open_window(cpu, block, site);
         if (result == CPU_NEXT && begins_to_store_beside_code(cpu, site, linear, &place))
             return return_address;
         if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
@@ -359,6 +384,9 @@ static uint64_t end_helper(struct cpu *cpu, const struct helper_call *call, enum
     }
     if (result == CPU_FAULT || result == CPU_STOP)
         return dispatch_after(cpu, result);
+    bool has_lost_pages = (cpu->mode_key & MODE_WINDOW) && cpu_window_is_outdated(cpu->hot.view);
+    if (has_lost_pages)
+        cpu_mode_changed(cpu);
     if (result == CPU_NEXT) {
         cpu->hot.rip = call->rip + call->op.length;
         if (!(key & MODE_CODE64))
@@ -372,7 +400,7 @@ static uint64_t end_helper(struct cpu *cpu, const struct helper_call *call, enum
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (result == CPU_JUMP || cpu->watch_hits || cpu->debug.hit)
         return dispatch_after(cpu, result);
-    if (call->ends_block || must_leave(cpu))
+    if (call->ends_block || has_lost_pages || must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);
     return return_address;
@@ -396,10 +424,11 @@ uint64_t engine_helper(struct cpu *cpu, const struct helper_call *call) {
     uint32_t spaces = cpu->space_changes;
     enum cpu_result result = call->function(cpu, &call->op);
     bool is_disturbing = is_disturbed(cpu);
-    if (result == CPU_NEXT && call->is_plain && !is_disturbing)
+    bool has_flushed = cpu->space_changes != spaces; /* perhaps pages of the window in use */
+    if (result == CPU_NEXT && call->is_plain && !is_disturbing && !has_flushed)
         return HELPER_GOES_ON;
     if (is_disturbing && !cpu_io_waits(cpu))
-        report_helper(cpu, call, result, cpu->space_changes != spaces);
+        report_helper(cpu, call, result, has_flushed);
     return end_helper(cpu, call, result);
 }
 
@@ -473,7 +502,7 @@ static bool undo_branch(struct cpu *cpu, uint64_t return_address) {
 
 uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
     if (return_address == cpu->engine->stubs.sentinel_return)
-        reset_stack(cpu, cpu_translator(cpu)->user_stack);
+        reset_stack(cpu, cpu_translator(cpu)->stack);
     flags_in(cpu);
     cpu->hot.rip = scratch_s(cpu);
     if (!cpu_is_canonical(cpu->hot.rip) && undo_branch(cpu, return_address))

@@ -23,7 +23,9 @@ static inline uint64_t scratch_s(const struct cpu *cpu) {
 
 /* After an instruction that a C function ran: the host address for wherever the state says, or 0. */
 uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result);
-/* Runs the current instruction of the block again, alone and with its accesses the slow way. */
+/* Runs the current instruction of the block again, in code for the mode and view of now. */
+uint64_t dispatch_again(struct cpu *cpu, const struct block *block);
+/* The same, alone and with its accesses the slow way. */
 uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block);
 /* The site behind a call that left, and its block; NULL when there is none. */
 const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block);

@@ -15,7 +15,7 @@
 
 #define ENGINE_HASH (1u << 18)
 #define ENGINE_VCPUS 255
-#define ENGINE_SITES 65536u
+#define ENGINE_SITES (1u << 19)
 #define ENGINE_VARIABLES 1024u /* struct code_variable in use at once */
 #define ENGINE_CHANGES 256u
 
@@ -88,12 +88,16 @@ struct engine {
     uint8_t site_form[ENGINE_SITES]; /* by engine_site: enum site_form, and failures in the upper bits */
 };
 
+/* Host stacks for return addresses: of supervisor code without and with a window, and of CPL 3. */
+enum shadow_stack { STACK_SUPERVISOR, STACK_WINDOW, STACK_USER, SHADOW_STACKS };
+
 /* The translator's part of struct cpu (cpu->translator). */
 struct cpu_translator {
     bool slow;                 /* the next block runs one instruction with slow accesses */
-    bool user_stack;           /* the shadow stack in use is that of CPL 3 */
-    bool stack_uses_window[2]; /* a shadow stack may hold return sites of code made with MODE_WINDOW */
+    enum shadow_stack stack;   /* the one in use */
+    bool user_has_window;      /* CPL 3's may hold return sites of code made with MODE_WINDOW */
     bool window_missed;        /* the slow access to come is one that the window lacked */
+    bool check_failed;         /* and it did because of the site's group */
     bool holds_traps;          /* SS was just loaded: no instruction breakpoint at the next instruction */
     bool was_shadowed;         /* the instruction at shadowed_rip was entered in the shadow of STI or MOV SS */
     bool missing;              /* engine_dispatch found no block for missing_physical, missing_key */
@@ -103,9 +107,9 @@ struct cpu_translator {
     uint32_t latched;          /* requests taken but not yet served */
     uint32_t stack_key;        /* mode key without CPL that the shadow stacks were filled under */
     uint32_t space_changes;    /* cpu->space_changes they were filled under */
-    uint64_t stack_base[2];    /* supervisor's, user's: address of the sentinel */
-    uint64_t stack_limit[2];   /* lowest usable address; guard pages lie below */
-    uint64_t saved_user_stack;
+    uint64_t stack_base[SHADOW_STACKS];  /* address of the sentinel */
+    uint64_t stack_limit[SHADOW_STACKS]; /* lowest usable address; guard pages lie below */
+    uint64_t stack_saved[SHADOW_STACKS]; /* the pointers of those that are not in use */
     struct site *link_site;    /* exit to link once its target is known */
     uint64_t link_rip;
     uint64_t pending_write;    /* slow write between prepare and commit: bytes, 0: none */
@@ -134,7 +138,7 @@ static inline struct cpu_translator *cpu_translator(struct cpu *cpu) {
 enum site_form { FORM_UNKNOWN, FORM_A, FORM_B, FORM_TABLE, FORM_SOFT, FORM_BITS = 7, FORM_FAILURE = 8 };
 
 static inline unsigned engine_site(uint64_t physical) {
-    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 48) & (ENGINE_SITES - 1);
+    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 45);
 }
 static inline enum site_form engine_site_form_at(const struct engine *engine, unsigned site) {
     return (enum site_form)(__atomic_load_n(&engine->site_form[site], __ATOMIC_RELAXED) & FORM_BITS);
@@ -171,7 +175,7 @@ uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_commit(struct cpu *cpu, uint64_t return_address);
 uint64_t engine_fault(struct cpu *cpu, uint64_t return_address);
 /* cpu->find_x87 */
-bool engine_find_x87(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode);
+bool engine_find_x87(struct cpu *cpu, uint32_t host, struct cpu_x87_place *place);
 /* Full state: the host code for cpu->hot.rip, or 0 when the run loop has to do something first. */
 uint64_t engine_dispatch(struct cpu *cpu);
 /* Runs translated code from `host` on until a C function answers 0. */

@@ -28,7 +28,7 @@ static bool is_x87_error(const uint8_t *code) {
 
 /* ---- Windows ---- */
 
-/* The site's block is translated again with the new form. */
+/* The site's block is translated again: with the new form, or because it is older than the form (sites share them). */
 static void set_form(struct cpu *cpu, uint64_t physical, uint8_t *form, uint8_t value) {
     __atomic_store_n(form, value, __ATOMIC_RELAXED);
     cpu_code_stale(cpu, physical & ~MEMORY_PAGE_MASK, 1ull << ((physical & MEMORY_PAGE_MASK) / 64), 0, 0);
@@ -36,17 +36,15 @@ static void set_form(struct cpu *cpu, uint64_t physical, uint8_t *form, uint8_t 
 
 void engine_note_group(struct cpu *cpu, uint64_t physical) {
     uint8_t *form = &cpu->engine->site_form[engine_site(physical)];
-    if ((__atomic_load_n(form, __ATOMIC_RELAXED) & FORM_BITS) < FORM_TABLE)
-        set_form(cpu, physical, form, FORM_TABLE);
+    uint8_t seen = __atomic_load_n(form, __ATOMIC_RELAXED);
+    set_form(cpu, physical, form, (seen & FORM_BITS) < FORM_TABLE ? FORM_TABLE : seen);
 }
 
 void engine_note_soft_site(struct cpu *cpu, uint64_t physical) {
     enum { ENOUGH = 3 * FORM_FAILURE };
     uint8_t *form = &cpu->engine->site_form[engine_site(physical)];
     uint8_t seen = __atomic_load_n(form, __ATOMIC_RELAXED);
-    if ((seen & FORM_BITS) == FORM_SOFT)
-        return;
-    if (seen >= ENOUGH)
+    if (seen >= ENOUGH || (seen & FORM_BITS) == FORM_SOFT)
         set_form(cpu, physical, form, FORM_SOFT);
     else
         __atomic_store_n(form, (uint8_t)(seen + FORM_FAILURE), __ATOMIC_RELAXED);
@@ -55,7 +53,7 @@ void engine_note_soft_site(struct cpu *cpu, uint64_t physical) {
 /* Whether the window has the page now. A guest's fault is left to the slow way; other failures make the site soft. */
 static bool reach_page(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t site_physical) {
     struct cpu_place place;
-    if (linear >> 47 || cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) != CPU_NEXT)
+    if (!cpu_is_canonical(linear) || cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) != CPU_NEXT)
         return false;
     if (place.is_direct && cpu_window_fill(cpu, linear, is_write))
         return true;
@@ -64,9 +62,9 @@ static bool reach_page(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t
 }
 
 /* The view has lost its window for a while: the instruction runs in code that does not use it. */
-static uint64_t without_window(struct cpu *cpu) {
+static uint64_t without_window(struct cpu *cpu, const struct block *block) {
     cpu_mode_changed(cpu);
-    return engine_dispatch(cpu);
+    return dispatch_again(cpu, block);
 }
 
 /*
@@ -94,7 +92,7 @@ static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const
     if (site->info)
         gpr[CPU_RSI] = (gpr[CPU_RSI] - cpu->hot.scratch[SLOT_S]) & mask;
     if (cpu_window_charge(cpu, 1))
-        return without_window(cpu);
+        return without_window(cpu, block);
     uint64_t physical = block->physical + (cpu->hot.rip - block->rip);
     bool can_go_on;
     if (window_linear(cpu->hot.view->window, cpu_translator(cpu)->fault.address, &linear))
@@ -109,6 +107,10 @@ static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const
     return dispatch_slowly(cpu, block);
 }
 
+static bool is_check(const struct view *view, uint64_t address) {
+    return address - (uint64_t)view->tables->check < sizeof view->tables->check;
+}
+
 /* An access that the window does not allow: of a page that is not mapped there yet, a guest's fault, or something that no
    window holds. full state. */
 static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
@@ -118,9 +120,10 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     if (site && site->kind == SITE_REPEATED)
         return repeated_fault(cpu, block, site);
     if (cpu_window_charge(cpu, 1))
-        return without_window(cpu);
+        return without_window(cpu, block);
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
+        translator->check_failed = is_check(cpu->hot.view, translator->fault.address);
         return dispatch_slowly(cpu, block);
     }
     bool is_write = translator->fault.is_write;
@@ -159,7 +162,7 @@ static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t
     uint8_t *form = &cpu->engine->site_form[engine_loop_site(block->physical)];
     struct cpu_place place;
     uint64_t linear = scratch_s(cpu);
-    bool is_new = !(linear >> 47) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
+    bool is_new = cpu_is_canonical(linear) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
     if (is_new && cpu_fill(cpu, linear, ACCESS_READ, &place) == CPU_NEXT && place.is_direct &&
         cpu_window_fill(cpu, linear, false) && may_try_again(cpu)) {
         flags_out(cpu);
@@ -185,15 +188,16 @@ static uint16_t x87_opcode(struct cpu *cpu, uint64_t linear) {
     return 0;
 }
 
-bool engine_find_x87(struct cpu *cpu, uint32_t host, uint64_t *rip, uint16_t *opcode) {
+bool engine_find_x87(struct cpu *cpu, uint32_t host, struct cpu_x87_place *place) {
     const struct code_cache *cache = &cpu->engine->cache;
     uint64_t address = (uint64_t)cache->execute + (uint32_t)(host - (uint32_t)(uint64_t)cache->execute);
     struct block *block = host && code_cache_holds(cache, address) ? code_cache_find(cache, address) : NULL;
     /* What the host has kept may be of anybody's: an address of the same lower half. */
     if (!block || !is_x87((const uint8_t *)address))
         return false;
-    *rip = block_rip_at(block, address);
-    *opcode = x87_opcode(cpu, *rip + (cpu_is_64bit(cpu) ? 0 : cpu->segment[CPU_CS].base));
+    place->rip = block_rip_at(block, address);
+    place->opcode = x87_opcode(cpu, place->rip + (cpu_is_64bit(cpu) ? 0 : cpu->segment[CPU_CS].base));
+    place->is_windowed = *(const uint8_t *)address == SEGMENT_GS;
     return true;
 }
 

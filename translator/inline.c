@@ -41,9 +41,17 @@ static void translate_swapgs(struct translation *t) {
     emit_store(e, R_STATE(segment[CPU_GS].base), REG_S);
 }
 
-/* RFLAGS.AC decides which of the supervisor's two views is in force. */
+/* RFLAGS.AC decides which of the supervisor's two views is in force. A window is for the one with AC clear alone, and
+   going there or coming from there is for the C function. */
 static void translate_ac(struct translation *t, bool value) {
     struct emitter *e = &t->e;
+    if (!value) {
+        emit_load32(e, REG_A, R_STATE(hot.clac_leaves));
+        uint8_t *stays = emit_jrcxz(e);
+        emit_helper(t, cpu_op_clac, true, false);
+        t->ended = false;
+        emit_here(e, stays);
+    }
     emit_set_flag(t, 18, value);
     emit_load(e, REG_S, value ? R_STATE(hot.supervisor_view[1]) : R_STATE(hot.supervisor_view[0]));
     emit_store(e, R_STATE(hot.view), REG_S);
@@ -237,7 +245,7 @@ bool translate_inline(struct translation *t) {
         return true;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
-        if (!is_supervisor(t) || !(t->key & MODE_PROTECTED))
+        if (!is_supervisor(t) || !(t->key & MODE_PROTECTED) || (t->key & MODE_WINDOW))
             return false;
         translate_ac(t, t->in.z.mnemonic == ZYDIS_MNEMONIC_STAC);
         return true;

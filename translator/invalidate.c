@@ -35,12 +35,8 @@ bool engine_mark_code(struct engine *engine, uint64_t page) {
 }
 
 static void for_each_view(struct engine *engine, void (*visit)(struct view *view, uint64_t value), uint64_t value) {
-    for (unsigned c = 0; c < engine->vcpu_count; c++) {
-        struct view_set *views = &engine->vcpu[c]->views;
-        for (unsigned s = 0; s < VIEW_SPACES; s++)
-            for (unsigned i = 0; views->space[s].in_use && i < VIEW_PRIVILEGES; i++)
-                visit(views->space[s].view[i], value);
-    }
+    for (unsigned c = 0; c < engine->vcpu_count; c++)
+        view_set_each(&engine->vcpu[c]->views, visit, value);
 }
 
 static void drop_writes(struct view *view, uint64_t memory_page) {
@@ -255,16 +251,18 @@ static void drop_chunk(struct engine *engine, struct code_chunk *chunk) {
     }
 }
 
+static void flush_jumps(struct view *view, uint64_t unused) {
+    (void)unused;
+    view_flush_jumps(view);
+}
+
 /* What may still hold addresses of dropped code. */
 static void forget_addresses(struct engine *engine) {
     for (unsigned c = 0; c < engine->vcpu_count; c++) {
-        struct cpu *cpu = engine->vcpu[c];
-        engine_reset_stacks(cpu);
-        cpu_translator(cpu)->link_site = NULL;
-        for (unsigned s = 0; s < VIEW_SPACES; s++)
-            for (unsigned i = 0; cpu->views.space[s].in_use && i < VIEW_PRIVILEGES; i++)
-                view_flush_jumps(cpu->views.space[s].view[i]);
+        engine_reset_stacks(engine->vcpu[c]);
+        cpu_translator(engine->vcpu[c])->link_site = NULL;
     }
+    for_each_view(engine, flush_jumps, 0);
 }
 
 void invalidate_next_chunk(struct engine *engine) {

@@ -204,6 +204,8 @@ enum site_form form_of(const struct translation *t, const struct address *addres
     uint64_t base, index;
     if (form != FORM_UNKNOWN)
         return form;
+    if (!(t->key & MODE_CPL)) /* a kernel keeps to its half, and so do the groups */
+        return t->start_rip >> 63 ? FORM_A : FORM_B;
     if (!t->cpu->hot.view->window || !known_value(t, address->base, &base) || !known_value(t, address->index, &index))
         return FORM_TABLE;
     uint64_t linear = base + index * address->scale + (uint64_t)address->displacement;

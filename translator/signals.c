@@ -19,7 +19,7 @@ static _Thread_local void *signal_stack;
 #define SIGNAL_STACK_SIZE (64u * 1024)
 
 static bool is_stack_overflow(const struct cpu_translator *translator, uint64_t address) {
-    for (unsigned i = 0; i < 2; i++)
+    for (unsigned i = 0; i < SHADOW_STACKS; i++)
         if (translator->stack_limit[i] - address <= MEMORY_PAGE && translator->stack_limit[i] != address)
             return true;
     return false;
@@ -33,7 +33,7 @@ static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontex
         return false;
     struct cpu_translator *translator = cpu_translator(cpu);
     if (number == SIGSEGV && is_stack_overflow(translator, (uint64_t)info->si_addr)) {
-        uint64_t base = translator->stack_base[translator->user_stack];
+        uint64_t base = translator->stack_base[translator->stack];
         *(uint64_t *)base = cpu->engine->stubs.sentinel;
         regs[REG_RSP] = (greg_t)base; /* outer return addresses are lost, so those returns look their target up */
         return true;

@@ -127,10 +127,10 @@ static void try_window(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t
     const struct cpu_range *range = (struct cpu_range *)cpu_translator(cpu)->range;
     if (!(cpu->mode_key & MODE_WINDOW))
         return;
-    if (range->part[0].is_direct && cpu_window_fill(cpu, linear, is_write))
-        engine_note_group(cpu, site_physical);
-    else
+    if (!range->part[0].is_direct || !cpu_window_fill(cpu, linear, is_write))
         engine_note_soft_site(cpu, site_physical);
+    else if (cpu_translator(cpu)->check_failed)
+        engine_note_group(cpu, site_physical);
 }
 
 uint64_t engine_prepare(struct cpu *cpu, uint64_t return_address) {

@@ -19,21 +19,21 @@
 
 /* ---- Creation ---- */
 
-/* Two stacks, each with a guard page below; at the top of each a sentinel. */
+/* Each with a guard page below, and at its top a sentinel. */
 static bool create_shadow_stacks(struct trapeze_vcpu *vcpu) {
-    size_t one = SHADOW_STACK_SIZE + MEMORY_PAGE, size = 2 * one + MEMORY_PAGE;
+    size_t one = SHADOW_STACK_SIZE + MEMORY_PAGE, size = SHADOW_STACKS * one + MEMORY_PAGE;
     uint8_t *stacks = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stacks == MAP_FAILED)
         return false;
     vcpu->shadow_stacks = stacks;
     struct cpu_translator *translator = cpu_translator(vcpu->cpu);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < SHADOW_STACKS; i++) {
         uint8_t *stack = stacks + i * one;
         mprotect(stack, MEMORY_PAGE, PROT_NONE);
         translator->stack_limit[i] = (uint64_t)stack + MEMORY_PAGE;
         translator->stack_base[i] = (uint64_t)stack + one - 64;
     }
-    mprotect(stacks + 2 * one, MEMORY_PAGE, PROT_NONE);
+    mprotect(stacks + SHADOW_STACKS * one, MEMORY_PAGE, PROT_NONE);
     return true;
 }
 
@@ -71,7 +71,7 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     if (!cpu_views_create(cpu) || !create_shadow_stacks(vcpu))
         goto failed;
     cpu->views.space[0].in_use = true;
-    cpu->hot.view = cpu->views.space[0].view[VIEW_KERNEL];
+    cpu->hot.view = cpu->views.kernel;
     cpu_reset(cpu);
     engine_reset_stacks(cpu);
     machine->vcpu[index] = vcpu;
@@ -91,6 +91,11 @@ failed:
     return TRAPEZE_HOST_ERROR;
 }
 
+static void destroy_view(struct view *view, uint64_t unused) {
+    (void)unused;
+    view_destroy(view);
+}
+
 EXPORT void trapeze_vcpu_destroy(struct trapeze_vcpu *vcpu) {
     if (!vcpu)
         return;
@@ -103,14 +108,12 @@ EXPORT void trapeze_vcpu_destroy(struct trapeze_vcpu *vcpu) {
                 while (machine->engine.vcpu_count && !machine->engine.vcpu[machine->engine.vcpu_count - 1])
                     machine->engine.vcpu_count--;
             }
-        for (unsigned s = 0; s < VIEW_SPACES; s++)
-            for (unsigned k = 0; k < VIEW_PRIVILEGES; k++)
-                view_destroy(vcpu->cpu->views.space[s].view[k]);
+        view_set_each(&vcpu->cpu->views, destroy_view, 0);
         engine_release_joined(vcpu->cpu);
         close(vcpu->cpu->views.state_fd);
     }
     if (vcpu->shadow_stacks)
-        munmap(vcpu->shadow_stacks, 2 * (SHADOW_STACK_SIZE + MEMORY_PAGE) + MEMORY_PAGE);
+        munmap(vcpu->shadow_stacks, SHADOW_STACKS * (SHADOW_STACK_SIZE + MEMORY_PAGE) + MEMORY_PAGE);
     if (vcpu->state)
         munmap(vcpu->state, vcpu->state_size);
     free(vcpu);

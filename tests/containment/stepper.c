@@ -101,7 +101,7 @@ static bool is_window(uint64_t at, uint64_t size) {
 
 static bool is_shadow_stack(uint64_t at, uint64_t size) {
     const struct cpu_translator *translator = cpu_translator(vcpu());
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < SHADOW_STACKS; i++) {
         uint64_t guard = translator->stack_limit[i] - MEMORY_PAGE;
         if (is_in(at, size, guard, translator->stack_base[i] + 64 - guard))
             return true;
