@@ -1,16 +1,24 @@
 /* The code cache's memory; see the header. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "translator/code_cache.h"
+#include "translator/huge.h"
 
-#define ARENA_SIZE (256u * 1024)
+#define ARENA_SIZE (2u << 20)
+#define POPULATE_STEP (256u * 1024) /* of code: page faults are dear, and the first translation of code is full of them */
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 struct code_arena {
     struct code_arena *next;
-    size_t size, used;
+    size_t used;
 };
 
 static void *anonymous(size_t size, int flags) {
@@ -53,7 +61,7 @@ bool code_cache_create(struct code_cache *cache, uint64_t size) {
 static void arena_release(struct code_chunk *chunk) {
     while (chunk->arena) {
         struct code_arena *next = chunk->arena->next;
-        munmap(chunk->arena, chunk->arena->size);
+        huge_free(chunk->arena, ARENA_SIZE);
         chunk->arena = next;
     }
 }
@@ -74,11 +82,23 @@ void code_cache_destroy(struct code_cache *cache) {
     memset(cache, 0, sizeof *cache);
 }
 
+/* Has the host map the next step of code in both places at once. Older kernels refuse; the pages come one by one then. */
+static void populate(struct code_cache *cache, struct code_chunk *chunk, uint64_t wanted) {
+    while (chunk->populated < wanted && chunk->populated < cache->chunk_size) {
+        uint64_t left = cache->chunk_size - chunk->populated, step = left < POPULATE_STEP ? left : POPULATE_STEP;
+        uint64_t at = (uint64_t)(chunk - cache->chunk) * cache->chunk_size + chunk->populated;
+        madvise(cache->write + at, step, MADV_POPULATE_WRITE);
+        madvise(cache->execute + at, step, MADV_POPULATE_READ);
+        chunk->populated += step;
+    }
+}
+
 bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter *emitter) {
     struct code_chunk *chunk = &cache->chunk[cache->current];
     uint64_t used = (chunk->used + 15) & ~15ull;
     if (used + room > cache->chunk_size || chunk->block_count == CODE_CHUNK_BLOCKS)
         return false;
+    populate(cache, chunk, used + room);
     uint8_t *start = cache->write + cache->current * cache->chunk_size + used;
     *emitter = (struct emitter){.at = start, .end = start + room, .delta = cache->execute - cache->write};
     return true;
@@ -87,15 +107,12 @@ bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter 
 void *code_cache_allocate(struct code_cache *cache, size_t size) {
     struct code_chunk *chunk = &cache->chunk[cache->current];
     size = (size + 7) & ~(size_t)7;
-    if (!chunk->arena || chunk->arena->size - chunk->arena->used < size) {
-        size_t wanted = size + sizeof *chunk->arena > ARENA_SIZE ? size + sizeof *chunk->arena : ARENA_SIZE;
-        wanted = (wanted + 4095) & ~(size_t)4095;
-        struct code_arena *arena = anonymous(wanted, MAP_32BIT);
-        if (!arena)
-            arena = anonymous(wanted, 0);
+    assert(size < ARENA_SIZE / 2);
+    if (!chunk->arena || ARENA_SIZE - chunk->arena->used < size) {
+        struct code_arena *arena = huge_allocate(ARENA_SIZE, true);
         if (!arena)
             return NULL;
-        *arena = (struct code_arena){.next = chunk->arena, .size = wanted, .used = sizeof *arena};
+        *arena = (struct code_arena){.next = chunk->arena, .used = sizeof *arena};
         chunk->arena = arena;
     }
     void *memory = (uint8_t *)chunk->arena + chunk->arena->used;

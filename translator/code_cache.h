@@ -17,6 +17,7 @@
 
 struct code_chunk {
     uint32_t used;               /* bytes of code */
+    uint64_t populated;          /* bytes from the start that the host has been asked to map */
     _Atomic uint32_t block_count;
     struct block **blocks;       /* in the order of their addresses */
     uint32_t *granule;           /* 1 + index of the first block that reaches into each CODE_GRANULE bytes */

@@ -5,6 +5,7 @@
 #include "cpu/model.h"
 #include "cpu/access.h"
 #include "memory/window.h"
+#include "translator/huge.h"
 #include "translator/machine.h"
 #include "translator/translation.h"
 
@@ -63,7 +64,7 @@ EXPORT enum trapeze_status trapeze_machine_create(const struct trapeze_config *c
     *error = NULL;
     if (!host_suffices(error))
         return TRAPEZE_UNSUPPORTED;
-    struct trapeze_machine *machine = calloc(1, sizeof *machine);
+    struct trapeze_machine *machine = huge_allocate(sizeof *machine, false);
     if (!machine)
         return TRAPEZE_NO_MEMORY;
     machine->config = *config;
@@ -108,7 +109,7 @@ EXPORT void trapeze_machine_destroy(struct trapeze_machine *machine) {
     decoder_destroy(machine->engine.decoder);
     if (machine->model)
         cpu_model_destroy(machine->model);
-    free(machine);
+    huge_free(machine, sizeof *machine);
 }
 
 /* ---- Memory ---- */
