@@ -23,7 +23,7 @@ static bool is_same_page(const struct translation *t, uint64_t target) {
 }
 
 static uint64_t truncate_rip(const struct translation *t, uint64_t rip) {
-    if (t->in.z.operand_width == 16)
+    if (t->in.z->operand_width == 16)
         return rip & 0xffff;
     return (t->key & MODE_CODE) == MODE_CODE64 ? rip : rip & 0xffffffffu;
 }
@@ -85,7 +85,7 @@ void emit_shadowed_exit(struct translation *t, uint64_t target) {
 /* Leaves for S. The site tells what to undo where S is no address at all. */
 static void emit_indirect_exit(struct translation *t) {
     emit_call(&t->e, t->engine->stubs.indirect);
-    add_site(t, SITE_INDIRECT)->data = t->in.z.mnemonic == ZYDIS_MNEMONIC_CALL ? t->in.z.operand_width / 8 : 0;
+    add_site(t, SITE_INDIRECT)->data = t->in.z->mnemonic == ZYDIS_MNEMONIC_CALL ? t->in.z->operand_width / 8 : 0;
 }
 
 static struct late_exit *add_late(struct translation *t, uint64_t target) {
@@ -192,7 +192,7 @@ static void translate_loop_branch(struct translation *t, unsigned condition, uin
 
 void translate_jcc(struct translation *t) {
     struct emitter *e = &t->e;
-    unsigned condition = t->in.z.opcode & 15;
+    unsigned condition = t->in.z->opcode & 15;
     uint64_t target = branch_target(t);
     bool has_poll = needs_poll(t, target), continues = may_chain(t) && !has_poll;
     if (t->loop.is_found) {
@@ -220,8 +220,8 @@ void translate_jcc(struct translation *t) {
 void translate_loop(struct translation *t) {
     struct emitter *e = &t->e;
     uint64_t target = branch_target(t);
-    unsigned width = t->in.z.address_width, count = t->home[CPU_RCX];
-    ZydisMnemonic mnemonic = t->in.z.mnemonic;
+    unsigned width = t->in.z->address_width, count = t->home[CPU_RCX];
+    ZydisMnemonic mnemonic = t->in.z->mnemonic;
     bool is_loop = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
                    mnemonic == ZYDIS_MNEMONIC_LOOPNE;
     t->ended = true;
@@ -264,7 +264,7 @@ void translate_loop(struct translation *t) {
 
 static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand) {
     struct emitter *e = &t->e;
-    unsigned width = t->in.z.operand_width;
+    unsigned width = t->in.z->operand_width;
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
         struct emit_memory place = emit_operand(t, operand, MEMORY_READ);
         if (width == 16)
@@ -381,7 +381,7 @@ static void emit_indirect_call(struct translation *t) {
 void translate_call(struct translation *t) {
     struct emitter *e = &t->e;
     const ZydisDecodedOperand *operand = &t->in.operand[0];
-    unsigned bytes = t->in.z.operand_width / 8;
+    unsigned bytes = t->in.z->operand_width / 8;
     uint64_t next = truncate_rip(t, next_rip(t));
     enum { TARGET_SLOT = 3 };
     int32_t target_slot = R_STATE(hot.scratch) + 8 * TARGET_SLOT;
@@ -406,10 +406,10 @@ void translate_call(struct translation *t) {
 }
 
 void translate_ret(struct translation *t) {
-    unsigned release = t->in.z.raw.imm[0].size ? (unsigned)t->in.z.raw.imm[0].value.u & 0xffff : 0;
+    unsigned release = t->in.z->raw.imm[0].size ? (unsigned)t->in.z->raw.imm[0].value.u & 0xffff : 0;
     t->ended = true;
-    emit_pop_to_s(t, t->in.z.operand_width / 8, release);
-    t->block->released = (uint16_t)(t->in.z.operand_width / 8 + release);
+    emit_pop_to_s(t, t->in.z->operand_width / 8, release);
+    t->block->released = (uint16_t)(t->in.z->operand_width / 8 + release);
     if ((t->key & MODE_CODE) == MODE_CODE64)
         emit_mov_immediate(&t->e, REG_T, (uint64_t)t->block); /* for engine_indirect: whose RET it was */
     if (may_chain(t))

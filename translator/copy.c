@@ -47,7 +47,7 @@ static struct field *field_of(struct copy *copy, const ZydisDecodedOperand *oper
 }
 
 static bool keeps_destination(const struct translation *t) {
-    return t->in.z.mnemonic == ZYDIS_MNEMONIC_BSF || t->in.z.mnemonic == ZYDIS_MNEMONIC_BSR;
+    return t->in.z->mnemonic == ZYDIS_MNEMONIC_BSF || t->in.z->mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 
 static void note_register(struct translation *t, struct copy *copy, const ZydisDecodedOperand *operand) {
@@ -77,7 +77,7 @@ static void note_register(struct translation *t, struct copy *copy, const ZydisD
 
 static void note_operands(struct translation *t, struct copy *copy) {
     copy->reg.guest = copy->rm.guest = copy->vvvv.guest = copy->opcode.guest = CPU_NO_REGISTER;
-    for (unsigned i = 0; i < t->in.z.operand_count; i++) {
+    for (unsigned i = 0; i < t->in.z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &t->in.operand[i];
         if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
             note_register(t, copy, operand);
@@ -86,10 +86,10 @@ static void note_operands(struct translation *t, struct copy *copy) {
             copy->memory = operand;
             bool read = operand->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
             bool written = operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-            bool is_masked = t->in.z.avx.mask.mode != ZYDIS_MASK_MODE_INVALID &&
-                             t->in.z.avx.mask.mode != ZYDIS_MASK_MODE_DISABLED;
+            bool is_masked = t->in.z->avx.mask.mode != ZYDIS_MASK_MODE_INVALID &&
+                             t->in.z->avx.mask.mode != ZYDIS_MASK_MODE_DISABLED;
             copy->kind = !written ? MEMORY_READ : read || is_masked ? MEMORY_MODIFY : MEMORY_WRITE;
-            if (t->in.z.meta.category == ZYDIS_CATEGORY_AVX && (operand->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+            if (t->in.z->meta.category == ZYDIS_CATEGORY_AVX && (operand->actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
                 copy->kind = MEMORY_MODIFY;
         }
     }
@@ -215,8 +215,8 @@ static bool takes_slot(ZydisMnemonic mnemonic) {
 
 /* MOV and the eight arithmetic instructions have a form for each direction, TEST has none. */
 static bool can_turn(const struct translation *t) {
-    unsigned opcode = t->in.z.opcode;
-    if (t->in.z.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+    unsigned opcode = t->in.z->opcode;
+    if (t->in.z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
         return false;
     return opcode == 0x84 || opcode == 0x85 || opcode == 0x88 || opcode == 0x89 || (opcode < 0x40 && (opcode & 6) == 0);
 }
@@ -229,12 +229,12 @@ static bool may_be_slot(const struct field *field, unsigned bits) {
 /* Makes the instruction reach one register where it lives. */
 static void use_slot(struct translation *t, struct copy *copy) {
     bool has_both = copy->reg.guest != CPU_NO_REGISTER && copy->rm.guest != CPU_NO_REGISTER;
-    if (copy->memory || t->in.z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->in.rule.class != CLASS_INTEGER ||
+    if (copy->memory || t->in.z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->in.rule.class != CLASS_INTEGER ||
         copy->reg.high || copy->rm.high || (has_both && copy->reg.guest == copy->rm.guest) || copy->is_opcode_register ||
-        !takes_slot(t->in.z.mnemonic))
+        !takes_slot(t->in.z->mnemonic))
         return;
     unsigned bits = t->in.operand[0].size;
-    if (bits == 16 && t->in.z.mnemonic == ZYDIS_MNEMONIC_MOVSXD)
+    if (bits == 16 && t->in.z->mnemonic == ZYDIS_MNEMONIC_MOVSXD)
         return; /* manuals differ on the size of its memory operand */
     if (has_both && !copy->rm.in_memory && may_be_slot(&copy->reg, bits) && can_turn(t)) {
         struct field reg = copy->reg;
@@ -264,7 +264,7 @@ static bool has_mandatory(const ZydisDecodedInstruction *z, unsigned prefix) {
 
 /* Fences and the like have no operand size: with 66h, MFENCE of 16-bit code would be TPAUSE, and CLFLUSH be CLFLUSHOPT. */
 static bool has_word_operand(const struct instruction *in) {
-    for (unsigned i = 0; i < in->z.operand_count; i++) {
+    for (unsigned i = 0; i < in->z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &in->operand[i];
         if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
             ZydisRegisterGetClass(operand->reg.value) == ZYDIS_REGCLASS_GPR16)
@@ -276,7 +276,7 @@ static bool has_word_operand(const struct instruction *in) {
 }
 
 static bool needs_operand_prefix(const struct translation *t) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     if (has_mandatory(z, 0x66))
         return true;
     bool is_integer = t->in.rule.class == CLASS_INTEGER || t->in.rule.class == CLASS_VEX_INTEGER;
@@ -288,7 +288,7 @@ static bool extends(const struct field *field) {
 }
 
 static void emit_modrm(struct translation *t, struct copy *copy, unsigned reg) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     if (has_place(copy))
         emit_modrm_memory(&t->e, reg, &copy->place);
     else
@@ -297,18 +297,18 @@ static void emit_modrm(struct translation *t, struct copy *copy, unsigned reg) {
 }
 
 static unsigned reg_bits(const struct translation *t, const struct copy *copy) {
-    return copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host : t->in.z.raw.modrm.reg;
+    return copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host : t->in.z->raw.modrm.reg;
 }
 
 static bool names_register(const struct translation *t) {
-    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+    for (unsigned i = 0; i < t->in.z->operand_count; i++)
         if (t->in.operand[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
             return true;
     return false;
 }
 
 static void emit_immediates(struct translation *t) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     if (names_register(t) && (t->key & MODE_CODE) != MODE_CODE64) {
         emit_u8(&t->e, t->in.bytes[z->raw.imm[0].offset] & 0x7f); /* bit 7 is ignored outside 64-bit mode */
         return;
@@ -324,14 +324,14 @@ static bool is_new_byte(const struct field *field, unsigned size) {
 }
 
 static unsigned operand_bits(const struct translation *t, ZydisOperandEncoding encoding) {
-    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+    for (unsigned i = 0; i < t->in.z->operand_count; i++)
         if (t->in.operand[i].encoding == encoding && t->in.operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
             return t->in.operand[i].size;
     return 0;
 }
 
 static unsigned legacy_rex(const struct translation *t, const struct copy *copy) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     unsigned rex = z->raw.rex.W ? 8 : 0;
     bool has_modrm = z->attributes & ZYDIS_ATTRIB_HAS_MODRM; /* without it, REX.R is ignored */
     if (copy->reg.guest != CPU_NO_REGISTER ? copy->reg.host > 7 : has_modrm && z->raw.rex.R)
@@ -354,7 +354,7 @@ static unsigned legacy_rex(const struct translation *t, const struct copy *copy)
 }
 
 static void emit_legacy(struct translation *t, struct copy *copy) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     struct emitter *e = &t->e;
     if (z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
         emit_u8(e, 0xf0);
@@ -428,7 +428,7 @@ static bool ignores_w(const struct translation *t, const struct copy *copy) {
     if (copy->reg.guest != CPU_NO_REGISTER || copy->rm.guest != CPU_NO_REGISTER ||
         t->in.rule.class == CLASS_VEX_INTEGER)
         return true;
-    switch (t->in.z.mnemonic) {
+    switch (t->in.z->mnemonic) {
     case ZYDIS_MNEMONIC_VMOVD:
     case ZYDIS_MNEMONIC_VPCMPESTRI:
     case ZYDIS_MNEMONIC_VPCMPESTRM:
@@ -447,7 +447,7 @@ static bool ignores_w(const struct translation *t, const struct copy *copy) {
 }
 
 static void emit_vex_copy(struct translation *t, struct copy *copy) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     unsigned bits[3];
     extension_bits(t, copy, z->raw.vex.R, z->raw.vex.X, z->raw.vex.B, bits);
     emit_u8(&t->e, 0xc4);
@@ -461,7 +461,7 @@ static void emit_vex_copy(struct translation *t, struct copy *copy) {
 }
 
 static void emit_evex_copy(struct translation *t, struct copy *copy) {
-    const ZydisDecodedInstruction *z = &t->in.z;
+    const ZydisDecodedInstruction *z = t->in.z;
     bool is_long = (t->key & MODE_CODE) == MODE_CODE64;
     unsigned bits[3];
     extension_bits(t, copy, z->raw.evex.R, z->raw.evex.X, z->raw.evex.B, bits);
@@ -479,10 +479,10 @@ static void emit_evex_copy(struct translation *t, struct copy *copy) {
 }
 
 static void emit_instruction(struct translation *t, struct copy *copy) {
-    copy->place.is_evex = t->in.z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+    copy->place.is_evex = t->in.z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
     if (copy->memory)
         emit_memory_prefixes(&t->e, &copy->place);
-    switch (t->in.z.encoding) {
+    switch (t->in.z->encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
         emit_legacy(t, copy);
         break;

@@ -46,7 +46,7 @@ void decoder_destroy(struct decoder *decoder) {
 
 /* Zydis 4.0.0 takes an absent base (ModRM.mod 0, SIB.base 5) for r13d where a 67h prefix and REX.B are there. */
 static void mend_absent_base(struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     if (!(z->attributes & ZYDIS_ATTRIB_HAS_SIB) || z->raw.modrm.mod != 0 || (z->raw.sib.base & 7) != 5)
         return;
     for (unsigned i = 0; i < z->operand_count; i++) {
@@ -61,8 +61,8 @@ static void mend_absent_base(struct instruction *in) {
 
 /* MOV from and to control and debug registers has registers only, whatever ModRM.mod says (SDM vol. 2B, MOV). */
 static void mend_ignored_mod(struct instruction *in) {
-    if (in->z.opcode_map == ZYDIS_OPCODE_MAP_0F && (in->z.opcode & 0xfc) == 0x20)
-        in->z.raw.modrm.mod = 3;
+    if (in->z->opcode_map == ZYDIS_OPCODE_MAP_0F && (in->z->opcode & 0xfc) == 0x20)
+        in->z->raw.modrm.mod = 3;
 }
 
 /*
@@ -70,7 +70,7 @@ static void mend_ignored_mod(struct instruction *in) {
  * rip has 16 bits then. Zydis tells that by the size of the displacement alone.
  */
 static void mend_short_branch(struct instruction *in) {
-    ZydisDecodedInstruction *z = &in->z;
+    ZydisDecodedInstruction *z = in->z;
     bool is_wide = (z->attributes & ZYDIS_ATTRIB_HAS_REX) && z->raw.rex.W;
     bool is_near = z->meta.branch_type == ZYDIS_BRANCH_TYPE_SHORT || z->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
     if (!is_near || z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || is_wide ||
@@ -83,7 +83,7 @@ static void mend_short_branch(struct instruction *in) {
 
 /* On AMD's processors a repeat prefix tells LOOPE from LOOPNE, not the opcode; the last one counts (measured on Zen 4). */
 static void mend_repeated_loop(struct instruction *in) {
-    ZydisDecodedInstruction *z = &in->z;
+    ZydisDecodedInstruction *z = in->z;
     if (z->mnemonic != ZYDIS_MNEMONIC_LOOPE && z->mnemonic != ZYDIS_MNEMONIC_LOOPNE)
         return;
     for (unsigned i = 0; i < z->raw.prefix_count; i++) {
@@ -107,7 +107,7 @@ static bool is_undefined_on_amd(const ZydisDecodedInstruction *z) {
 static void follow_amd(struct instruction *in) {
     mend_short_branch(in);
     mend_repeated_loop(in);
-    if (is_undefined_on_amd(&in->z))
+    if (is_undefined_on_amd(in->z))
         in->rule = (struct rule){.kind = RULE_UD};
 }
 
@@ -120,10 +120,11 @@ static enum decode_mode mode_of(uint32_t key) {
 
 bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, unsigned available, uint64_t rip,
             struct instruction *in) {
-    enum decode_mode mode = mode_of(key);
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode], bytes, available, &in->z, in->operand)))
+    in->z = &in->own_z;
+    in->operand = in->own_operand;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode_of(key)], bytes, available, in->z, in->operand)))
         return false;
-    memcpy(in->bytes, bytes, in->z.length);
+    memcpy(in->bytes, bytes, in->z->length);
     mend_absent_base(in);
     mend_ignored_mod(in);
     in->rip = rip;
@@ -183,7 +184,7 @@ static void decode_memory(const struct instruction *in, const ZydisDecodedOperan
         op->index_is_vector = true;
         op->index = (uint8_t)ZydisRegisterGetId(mem->index);
         op->element_size = (uint8_t)(operand->size / 8);
-        op->index_size = in->z.opcode & 1 ? 8 : 4; /* gathers and scatters with quadword indices have odd opcodes */
+        op->index_size = in->z->opcode & 1 ? 8 : 4; /* gathers and scatters with quadword indices have odd opcodes */
     } else {
         op->index = (uint8_t)decode_gpr(mem->index, &high);
     }
@@ -198,7 +199,7 @@ static unsigned extended(unsigned low, unsigned inverted_bit) {
 
 /* Register numbers straight from the encoding: general, segment, control or vector registers alike. */
 static void decode_numbers(const struct instruction *in, struct cpu_op *op) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     bool is_long = z->machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
     op->reg = z->raw.modrm.reg;
     op->rm = z->raw.modrm.mod == 3 ? z->raw.modrm.rm : CPU_NO_REGISTER;
@@ -225,7 +226,7 @@ static void decode_numbers(const struct instruction *in, struct cpu_op *op) {
 
 /* Of implicit memory operands: not the stack's, and not a string's destination, which is in ES whatever the prefixes. */
 static bool has_chosen_segment(const struct instruction *in, const ZydisDecodedOperand *operand) {
-    bool is_string = in->z.meta.category == ZYDIS_CATEGORY_STRINGOP || in->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    bool is_string = in->z->meta.category == ZYDIS_CATEGORY_STRINGOP || in->z->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
     if (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
         return false;
     switch (ZydisRegisterGetId(operand->mem.base)) {
@@ -241,7 +242,7 @@ static bool has_chosen_segment(const struct instruction *in, const ZydisDecodedO
 
 void decode_op(const struct translation *t, struct cpu_op *op) {
     const struct instruction *in = &t->in;
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     *op = (struct cpu_op){.length = z->length, .address_size = z->address_width / 8, .segment = CPU_DS,
                           .base = CPU_NO_REGISTER, .index = CPU_NO_REGISTER, .scale = 1,
                           .opcode = z->opcode, .mnemonic = (uint16_t)z->mnemonic};

@@ -7,13 +7,13 @@
  * and where nothing but plain values lies behind it. All others are decoded each time: 3DNow! and XOP (opcodes at the
  * end, or unusual), IS4 (registers in the immediate), far pointers, two immediates, and compressed displacements.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "translator/decode_cache.h"
+#include "translator/huge.h"
 
 #define SLOTS 16384u          /* a power of two */
-#define RECORDS (4u << 20)    /* bytes; when they are full, all are forgotten */
+#define RECORDS ((4u << 20) - SLOTS * 16 - 64) /* bytes; when they are full, all are forgotten */
 
 /* Where a head is found. One with a head of no bytes is empty. */
 struct slot {
@@ -22,30 +22,34 @@ struct slot {
     uint8_t mode, head_size, length;
 };
 
-/* What was decoded: a struct instruction from `rule` on, with as many operands as there are. Sizes are in bytes; 0: there
-   is no such value. */
+/* What was decoded, with as many operands as there are. Sizes are in bytes; 0: there is no such value. */
 struct record {
-    uint16_t size;
     uint8_t displacement_size, displacement_operand;
     uint8_t immediate_offset, immediate_size, immediate_operand;
     bool immediate_is_signed;
-    uint8_t instruction[];
+    struct rule rule;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operand[];
 };
 
-enum { NO_OPERAND = 0xff, COPIED_FROM = offsetof(struct instruction, rule) };
+enum { NO_OPERAND = 0xff };
 
 struct decode_cache {
     struct slot slot[SLOTS];
     uint32_t used;
-    uint8_t records[RECORDS];
+    _Alignas(64) uint8_t records[RECORDS];
 };
 
 struct decode_cache *decode_cache_create(void) {
-    return calloc(1, sizeof(struct decode_cache));
+    return huge_allocate(sizeof(struct decode_cache), false);
 }
 
 void decode_cache_destroy(struct decode_cache *cache) {
-    free(cache);
+    huge_free(cache, sizeof *cache);
+}
+
+static struct record *record_at(struct decode_cache *cache, uint32_t offset) {
+    return (struct record *)(void *)(cache->records + offset);
 }
 
 /* ---- Heads ---- */
@@ -164,14 +168,14 @@ static uint64_t value_at(const uint8_t *bytes, unsigned size, bool is_signed) {
 static void put_values(const struct record *record, unsigned head_size, struct instruction *in) {
     if (record->displacement_size) {
         uint64_t value = value_at(in->bytes + head_size, record->displacement_size, true);
-        in->z.raw.disp.value = (int64_t)value;
+        in->z->raw.disp.value = (int64_t)value;
         if (record->displacement_operand != NO_OPERAND)
             in->operand[record->displacement_operand].mem.disp.value = (int64_t)value;
     }
     if (record->immediate_size) {
         uint64_t value =
             value_at(in->bytes + record->immediate_offset, record->immediate_size, record->immediate_is_signed);
-        in->z.raw.imm[0].value.u = value;
+        in->z->raw.imm[0].value.u = value;
         if (record->immediate_operand != NO_OPERAND)
             in->operand[record->immediate_operand].imm.value.u = value;
     }
@@ -198,8 +202,10 @@ bool decode_cache_find(struct decode_cache *cache, enum decode_mode mode, const 
     const struct slot *slot = slot_of(cache, head, size, mode);
     if (!size || slot->head != head || slot->head_size != size || slot->mode != mode || slot->length > available)
         return false;
-    const struct record *record = (const struct record *)(const void *)(cache->records + slot->record);
-    memcpy((uint8_t *)in + COPIED_FROM, record->instruction, record->size);
+    struct record *record = record_at(cache, slot->record);
+    in->rule = record->rule;
+    in->z = &record->z;
+    in->operand = record->operand;
     put_values(record, size, in);
     return true;
 }
@@ -208,7 +214,7 @@ bool decode_cache_find(struct decode_cache *cache, enum decode_mode mode, const 
 
 /* Finds the operands that the values go to. False: there is something else behind the head. */
 static bool find_operands(struct record *record, const struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     record->displacement_operand = record->immediate_operand = NO_OPERAND;
     for (unsigned i = 0; i < z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &in->operand[i];
@@ -235,28 +241,30 @@ static uint32_t allocate(struct decode_cache *cache, size_t bytes) {
         cache->used = 0;
     }
     uint32_t at = cache->used;
-    cache->used += (uint32_t)(bytes + 7) & ~7u;
+    cache->used += (uint32_t)(bytes + 63) & ~63u;
     return at;
 }
 
 void decode_cache_keep(struct decode_cache *cache, enum decode_mode mode, const struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     unsigned size = scan(in->bytes, mode), behind = z->raw.disp.size     ? z->raw.disp.offset
                                                     : z->raw.imm[0].size ? z->raw.imm[0].offset
                                                                          : z->length;
     bool is_compressed = z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && z->raw.disp.size == 8;
     struct record new = {.displacement_size = z->raw.disp.size / 8, .immediate_offset = z->raw.imm[0].offset,
-                         .immediate_size = z->raw.imm[0].size / 8, .immediate_is_signed = z->raw.imm[0].is_signed};
+                         .immediate_size = z->raw.imm[0].size / 8, .immediate_is_signed = z->raw.imm[0].is_signed,
+                         .rule = in->rule, .z = *z};
     if (!size || size != behind || z->raw.imm[1].size || is_compressed || !find_operands(&new, in))
         return;
     unsigned count = z->operand_count < 2 ? 2 : z->operand_count; /* two are looked at without asking for the count */
-    new.size = (uint16_t)(offsetof(struct instruction, operand) + count * sizeof in->operand[0] - COPIED_FROM);
+    size_t operands = count * sizeof in->operand[0];
     uint64_t head;
     memcpy(&head, in->bytes, sizeof head);
     head = first_bytes(head, size);
-    uint32_t at = allocate(cache, sizeof new + new.size);
-    memcpy(cache->records + at, &new, sizeof new);
-    memcpy(cache->records + at + sizeof new, (const uint8_t *)in + COPIED_FROM, new.size);
+    uint32_t at = allocate(cache, sizeof new + operands);
+    struct record *record = record_at(cache, at);
+    *record = new;
+    memcpy(record->operand, in->operand, operands);
     *slot_of(cache, head, size, mode) =
         (struct slot){.head = head, .record = at, .mode = (uint8_t)mode, .head_size = (uint8_t)size, .length = z->length};
 }

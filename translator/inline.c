@@ -88,23 +88,23 @@ static void emit_index_shift(struct translation *t, unsigned host, unsigned adde
 /* Opens the element at rsi or rdi; A = addend. */
 static void emit_element(struct translation *t, unsigned index, unsigned size, enum memory_kind kind) {
     struct address address = {.segment = index == CPU_RDI ? CPU_ES : CPU_DS, .base = (uint8_t)index,
-                              .index = CPU_NO_REGISTER, .scale = 1, .size = t->in.z.address_width / 8};
+                              .index = CPU_NO_REGISTER, .scale = 1, .size = t->in.z->address_width / 8};
     emit_offset(t, &address);
     emit_access(t, &address, size, kind);
 }
 
 static void emit_string(struct translation *t) {
     struct emitter *e = &t->e;
-    unsigned size = t->in.z.operand_width;
+    unsigned size = t->in.z->operand_width;
     if (size == 16)
         emit_u8(e, 0x66);
     if (size == 64)
         emit_u8(e, 0x48);
-    emit_u8(e, t->in.z.opcode);
+    emit_u8(e, t->in.z->opcode);
 }
 
 static void translate_one_index(struct translation *t, unsigned index, enum memory_kind kind) {
-    emit_element(t, index, t->in.z.operand_width / 8, kind);
+    emit_element(t, index, t->in.z->operand_width / 8, kind);
     emit_index_shift(t, index, REG_A, false);
     emit_string(t);
     emit_bytes(&t->e, not_a, sizeof not_a);
@@ -115,7 +115,7 @@ static void translate_one_index(struct translation *t, unsigned index, enum memo
 static void translate_two_indices(struct translation *t, unsigned first, unsigned second, enum memory_kind kind) {
     enum { ADDEND_SLOT = 2 };
     struct emitter *e = &t->e;
-    unsigned size = t->in.z.operand_width / 8;
+    unsigned size = t->in.z->operand_width / 8;
     emit_element(t, first, size, MEMORY_READ);
     emit_store(e, R_STATE(hot.scratch) + 8 * ADDEND_SLOT, REG_A);
     emit_element(t, second, size, kind);
@@ -134,8 +134,8 @@ static bool is_plain_string(const struct translation *t) {
     const ZydisInstructionAttributes prefixes =
         ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE | ZYDIS_ATTRIB_HAS_SEGMENT;
     unsigned bits = code_bits(t->key);
-    return !(t->in.z.attributes & prefixes) && (t->key & MODE_FLAT) && !(t->key & MODE_SLOW) && bits != 16 &&
-           t->in.z.address_width == bits;
+    return !(t->in.z->attributes & prefixes) && (t->key & MODE_FLAT) && !(t->key & MODE_SLOW) && bits != 16 &&
+           t->in.z->address_width == bits;
 }
 
 static bool translate_string(struct translation *t) {
@@ -217,8 +217,8 @@ static void emit_repeated(struct translation *t, bool is_move) {
 static bool translate_repeated(struct translation *t) {
     const ZydisInstructionAttributes repeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
     bool is_move = t->in.rule.function == cpu_op_movs;
-    if (!(t->in.z.attributes & repeats) || (t->in.z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT) ||
-        (!is_move && t->in.rule.function != cpu_op_stos) || t->in.z.address_width != code_bits(t->key) ||
+    if (!(t->in.z->attributes & repeats) || (t->in.z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT) ||
+        (!is_move && t->in.rule.function != cpu_op_stos) || t->in.z->address_width != code_bits(t->key) ||
         !uses_window(t))
         return false;
     emit_repeated(t, is_move);
@@ -227,7 +227,7 @@ static bool translate_repeated(struct translation *t) {
 
 bool translate_inline(struct translation *t) {
     bool reads_time = !(t->key & MODE_TSD) || !(t->key & MODE_CPL);
-    switch (t->in.z.mnemonic) {
+    switch (t->in.z->mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
         if (!owns_if(t))
             return false;
@@ -247,13 +247,13 @@ bool translate_inline(struct translation *t) {
     case ZYDIS_MNEMONIC_CLAC:
         if (!is_supervisor(t) || !(t->key & MODE_PROTECTED) || (t->key & MODE_WINDOW))
             return false;
-        translate_ac(t, t->in.z.mnemonic == ZYDIS_MNEMONIC_STAC);
+        translate_ac(t, t->in.z->mnemonic == ZYDIS_MNEMONIC_STAC);
         return true;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
         if (!reads_time || (t->key & MODE_SLOW))
             return false;
-        translate_rdtsc(t, t->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP);
+        translate_rdtsc(t, t->in.z->mnemonic == ZYDIS_MNEMONIC_RDTSCP);
         return true;
     default:
         if (t->in.rule.function == cpu_op_push_segment)

@@ -36,8 +36,8 @@ static void note_register(struct outlook *o, const ZydisDecodedOperand *operand)
         o->fixed |= 1u << guest;
     if (!(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
         return;
-    int64_t step = o->t->in.z.mnemonic == ZYDIS_MNEMONIC_AND ? WINDOW_REACH : step_of(o->t, guest, operand);
-    if (o->t->in.z.mnemonic == ZYDIS_MNEMONIC_SUB || o->t->in.z.mnemonic == ZYDIS_MNEMONIC_DEC)
+    int64_t step = o->t->in.z->mnemonic == ZYDIS_MNEMONIC_AND ? WINDOW_REACH : step_of(o->t, guest, operand);
+    if (o->t->in.z->mnemonic == ZYDIS_MNEMONIC_SUB || o->t->in.z->mnemonic == ZYDIS_MNEMONIC_DEC)
         step = step == WINDOW_REACH ? step : -step;
     bool is_constant = step > -STEP_LIMIT && step < STEP_LIMIT && o->step[guest] != WINDOW_REACH;
     o->step[guest] = is_constant ? o->step[guest] + (step < 0 ? -step : step) : WINDOW_REACH;
@@ -45,7 +45,7 @@ static void note_register(struct outlook *o, const ZydisDecodedOperand *operand)
 
 /* Guards stop an address that moves only where its access is made: not one whose mask may be empty. */
 static bool is_made_in_each_round(const struct instruction *in) {
-    return !is_masked_access(in) && !(in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa);
+    return !is_masked_access(in) && !(in->z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z->raw.evex.aaa);
 }
 
 static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand) {
@@ -84,14 +84,14 @@ static bool is_ordinary(struct outlook *o) {
 }
 
 static uint64_t branch_target_of(const struct translation *t) {
-    return t->in.rip + t->in.z.length + t->in.operand[0].imm.value.u;
+    return t->in.rip + t->in.z->length + t->in.operand[0].imm.value.u;
 }
 
 static bool look_ahead(struct outlook *o, const uint8_t *bytes, unsigned left) {
     struct translation *t = o->t;
     uint64_t rip = t->start_rip;
     for (unsigned i = 0; i < BLOCK_INSTRUCTIONS - 1; i++) {
-        if (!decode_cached(t->engine->decoder, t->key, bytes, left < 15 ? left : 15, rip, &t->in) || t->in.z.length >= left)
+        if (!decode_cached(t->engine->decoder, t->key, bytes, left < 15 ? left : 15, rip, &t->in) || t->in.z->length >= left)
             return false;
         t->in.rip = rip;
         if (t->in.rule.kind == RULE_JCC) {
@@ -104,7 +104,7 @@ static bool look_ahead(struct outlook *o, const uint8_t *bytes, unsigned left) {
         } else if (!is_ordinary(o)) {
             return false;
         }
-        for (unsigned k = 0; k < t->in.z.operand_count; k++) {
+        for (unsigned k = 0; k < t->in.z->operand_count; k++) {
             const ZydisDecodedOperand *operand = &t->in.operand[k];
             if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER)
                 note_register(o, operand);
@@ -112,9 +112,9 @@ static bool look_ahead(struct outlook *o, const uint8_t *bytes, unsigned left) {
                      operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->address_count < BLOCK_INSTRUCTIONS)
                 note_memory(o, operand);
         }
-        rip += t->in.z.length;
-        bytes += t->in.z.length;
-        left -= t->in.z.length;
+        rip += t->in.z->length;
+        bytes += t->in.z->length;
+        left -= t->in.z->length;
     }
     return false;
 }

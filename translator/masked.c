@@ -40,16 +40,16 @@ static unsigned counted_elements(const struct instruction *in, const ZydisDecode
                      ZydisRegisterGetClass(destination->reg.value) != ZYDIS_REGCLASS_MASK;
     const ZydisDecodedOperand *counted = is_vector ? destination : memory;
     unsigned count = counted->size / counted->element_size, in_memory = memory->size / memory->element_size;
-    if (in->z.meta.category == ZYDIS_CATEGORY_CONVERT && in_memory < count)
+    if (in->z->meta.category == ZYDIS_CATEGORY_CONVERT && in_memory < count)
         count = in_memory; /* the rest of the XMM register is zeroed */
     return count > 64 ? 64 : count;
 }
 
 static uint64_t element_mask(const struct cpu *cpu, const struct instruction *in, unsigned element, unsigned count) {
-    if (in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-        return sign_mask(cpu, ~in->z.raw.vex.vvvv & (cpu_is_64bit(cpu) ? 15 : 7), element, count);
-    uint64_t mask = opmask(cpu, in->z.raw.evex.aaa);
-    if (!is_packed(in->z.meta.category))
+    if (in->z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return sign_mask(cpu, ~in->z->raw.vex.vvvv & (cpu_is_64bit(cpu) ? 15 : 7), element, count);
+    uint64_t mask = opmask(cpu, in->z->raw.evex.aaa);
+    if (!is_packed(in->z->meta.category))
         return mask;
     uint64_t all = count == 64 ? ~0ull : (1ull << count) - 1;
     unsigned active = (unsigned)__builtin_popcountll(mask & all);
@@ -70,7 +70,7 @@ static uint64_t spread(uint64_t mask, unsigned count, unsigned element, unsigned
 
 /* Exception classes without fault suppression: the whole operand is accessed, whatever the mask (SDM vol. 2A, 2.8). */
 static bool is_suppressing(const struct instruction *in) {
-    switch (in->z.mnemonic) {
+    switch (in->z->mnemonic) {
     case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: /* E4NF, which the decoder takes for E4 */
     case ZYDIS_MNEMONIC_VDBPSADBW:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
@@ -79,7 +79,7 @@ static bool is_suppressing(const struct instruction *in) {
     default:
         break;
     }
-    switch (in->z.meta.exception_class) {
+    switch (in->z->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
     case ZYDIS_EXCEPTION_CLASS_E3NF:
@@ -96,14 +96,14 @@ static bool is_suppressing(const struct instruction *in) {
 }
 
 bool is_masked_access(const struct instruction *in) {
-    switch (in->z.mnemonic) {
+    switch (in->z->mnemonic) {
     case ZYDIS_MNEMONIC_VMASKMOVPS:
     case ZYDIS_MNEMONIC_VMASKMOVPD:
     case ZYDIS_MNEMONIC_VPMASKMOVD:
     case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return true;
     default:
-        return in->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z.raw.evex.aaa &&
+        return in->z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z->raw.evex.aaa &&
                is_suppressing(in);
     }
 }
@@ -112,11 +112,11 @@ bool is_masked_access(const struct instruction *in) {
 static uint64_t broadcast_bytes(const struct cpu *cpu, const struct instruction *in, unsigned size) {
     /* Elements are the destination's, but for conversions, which have as many as fit in the wider of their types. */
     unsigned bits = in->operand[0].element_size ? in->operand[0].element_size : 8 * size;
-    if (!in->z.avx.broadcast.is_static && bits < 8 * size)
+    if (!in->z->avx.broadcast.is_static && bits < 8 * size)
         bits = 8 * size;
-    unsigned count = in->z.avx.vector_length / bits;
+    unsigned count = in->z->avx.vector_length / bits;
     unsigned parts = bits < 8 * size ? 8 * size / bits : 1, part = size / parts;
-    uint64_t mask = opmask(cpu, in->z.raw.evex.aaa), bytes = 0;
+    uint64_t mask = opmask(cpu, in->z->raw.evex.aaa), bytes = 0;
     for (unsigned i = 0; i < count; i++)
         if (mask >> i & 1)
             bytes |= ((1ull << part) - 1) << (i % parts * part);
@@ -146,14 +146,14 @@ uint64_t engine_masked_bytes(void *argument) {
     struct instruction in;
     if (!decode_again(query, &in))
         return ~0ull; /* another processor has changed it since */
-    for (unsigned i = 0; i < in.z.operand_count; i++) {
+    for (unsigned i = 0; i < in.z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &in.operand[i];
         if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || !operand->element_size)
             continue;
-        if (in.z.avx.broadcast.mode)
+        if (in.z->avx.broadcast.mode)
             return broadcast_bytes(cpu, &in, operand->size / 8u);
         unsigned element = operand->element_size / 8u, size = operand->size / 8u;
-        unsigned count = in.z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? size / element
+        unsigned count = in.z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? size / element
                                                                          : counted_elements(&in, operand);
         return spread(element_mask(cpu, &in, element, count), count, element, size);
     }

@@ -34,7 +34,7 @@ struct address address_of(const struct translation *t, const ZydisDecodedOperand
                               .base = (uint8_t)decode_gpr(mem->base, &high),
                               .index = (uint8_t)decode_gpr(mem->index, &high),
                               .scale = mem->scale ? mem->scale : 1,
-                              .size = t->in.z.address_width / 8,
+                              .size = t->in.z->address_width / 8,
                               .displacement = mem->disp.has_displacement ? mem->disp.value : 0};
     if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP) {
         address.displacement += (int64_t)next_rip(t);
@@ -154,29 +154,29 @@ static bool is_unaligned_move(ZydisMnemonic mnemonic) {
 /* Whether an operand that is not aligned is #GP, before any page is looked at (SDM vol. 2A, 2.4 and 2.8). */
 static bool must_align(const struct translation *t, unsigned size) {
     const struct instruction *in = &t->in;
-    if (size < 16 || (in->z.meta.isa_set == ZYDIS_ISA_SET_SHA && !t->engine->sha_aligns))
+    if (size < 16 || (in->z->meta.isa_set == ZYDIS_ISA_SET_SHA && !t->engine->sha_aligns))
         return false;
-    switch (in->z.meta.exception_class) {
+    switch (in->z->meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
     case ZYDIS_EXCEPTION_CLASS_E1:
     case ZYDIS_EXCEPTION_CLASS_E1NF:
         return true;
     default:
-        if (in->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || size != 16)
+        if (in->z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || size != 16)
             return false;
-        return in->z.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ||
-               ((in->rule.class == CLASS_SSE || in->rule.class == CLASS_MMX) && !is_unaligned_move(in->z.mnemonic));
+        return in->z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ||
+               ((in->rule.class == CLASS_SSE || in->rule.class == CLASS_MMX) && !is_unaligned_move(in->z->mnemonic));
     }
 }
 
 /* Whether a pending x87 error is reported before anything of the memory operand (SDM vol. 3A, table 6-2). */
 static bool reports_x87(const struct instruction *in) {
-    return (in->rule.class == CLASS_X87 || in->rule.class == CLASS_MMX) && in->z.mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
-           in->z.mnemonic != ZYDIS_MNEMONIC_FNSTSW;
+    return (in->rule.class == CLASS_X87 || in->rule.class == CLASS_MMX) && in->z->mnemonic != ZYDIS_MNEMONIC_FNSTCW &&
+           in->z->mnemonic != ZYDIS_MNEMONIC_FNSTSW;
 }
 
 static unsigned site_flags(const struct translation *t, unsigned size) {
-    bool is_locked = (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->in.z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+    bool is_locked = (t->in.z->attributes & ZYDIS_ATTRIB_HAS_LOCK) || t->in.z->mnemonic == ZYDIS_MNEMONIC_XCHG;
     return (is_masked_access(&t->in) ? SITE_MASKED : 0u) | (must_align(t, size) ? SITE_ALIGNED : 0u) |
            (is_locked ? SITE_LOCKED : 0u) | (reports_x87(&t->in) ? SITE_X87 : 0u);
 }
@@ -385,7 +385,7 @@ static bool is_line_operation(ZydisMnemonic mnemonic) {
 
 struct emit_memory emit_operand(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind) {
     struct address address = address_of(t, operand);
-    unsigned size = is_line_operation(t->in.z.mnemonic) || !operand->size ? 1 : operand->size / 8;
+    unsigned size = is_line_operation(t->in.z->mnemonic) || !operand->size ? 1 : operand->size / 8;
     return emit_reach(t, &address, size, kind);
 }
 
@@ -422,7 +422,7 @@ int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedO
     if (written->size != 64 || in->variable)
         return WINDOW_REACH;
     bool is_by_constant = written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    switch (in->z.mnemonic) {
+    switch (in->z->mnemonic) {
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
         return is_by_constant ? second->imm.value.s : WINDOW_REACH;
@@ -459,7 +459,7 @@ static void note_step(struct translation *t, unsigned guest, int64_t step) {
 static void note_constant(struct translation *t) {
     const ZydisDecodedOperand *to = &t->in.operand[0], *from = &t->in.operand[1];
     bool high;
-    if (t->in.z.mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+    if (t->in.z->mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
         from->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || to->size < 32)
         return;
     unsigned guest = decode_gpr(to->reg.value, &high);
@@ -470,7 +470,7 @@ static void note_constant(struct translation *t) {
 void note_written(struct translation *t) {
     if (t->in.rule.kind == RULE_HELPER)
         forget_checks(t); /* the C function may have changed more than registers */
-    for (unsigned i = 0; i < t->in.z.operand_count; i++) {
+    for (unsigned i = 0; i < t->in.z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &t->in.operand[i];
         bool high;
         unsigned guest = operand->type == ZYDIS_OPERAND_TYPE_REGISTER ? decode_gpr(operand->reg.value, &high)

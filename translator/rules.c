@@ -149,7 +149,7 @@ static bool is_integer_sse(ZydisMnemonic mnemonic) {
 /* Encodings whose mnemonic alone does not tell: moves of system registers, far transfers, segment pushes, strings that
    share their name with SSE2. */
 static bool special(const struct instruction *in, struct rule *rule) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     bool is_far = z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
     unsigned opcode = z->opcode;
     bool is_0f = z->opcode_map == ZYDIS_OPCODE_MAP_0F, is_plain = z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
@@ -216,7 +216,7 @@ void rules_index(uint8_t index[]) {
 }
 
 struct rule rule_find(const uint8_t index[], const struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     struct rule rule = by_isa_set[z->meta.isa_set];
     if (rule.class == CLASS_SSE && is_integer_sse(z->mnemonic))
         rule.class = CLASS_INTEGER;

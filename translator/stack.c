@@ -85,7 +85,7 @@ static void emit_store_value(struct translation *t, unsigned bytes, unsigned gue
 
 void translate_push(struct translation *t) {
     const ZydisDecodedOperand *operand = &t->in.operand[0];
-    unsigned bytes = t->in.z.operand_width / 8;
+    unsigned bytes = t->in.z->operand_width / 8;
     if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         emit_push_constant(t, operand->imm.value.u, bytes);
         return;
@@ -106,7 +106,7 @@ void translate_push(struct translation *t) {
 
 /* The selector's 16 bits, zero-extended in 64-bit code; the upper half of a 32-bit slot stays as it is (SDM vol. 2, PUSH). */
 bool translate_push_segment(struct translation *t) {
-    unsigned bytes = t->in.z.operand_width / 8, segment = t->in.z.opcode >> 3 & 7;
+    unsigned bytes = t->in.z->operand_width / 8, segment = t->in.z->opcode >> 3 & 7;
     if ((t->key & MODE_SLOW) || bytes == 2)
         return false;
     struct address top = stack_address(t, CPU_RSP, -(int32_t)bytes);
@@ -131,7 +131,7 @@ void emit_push_value(struct translation *t, unsigned bytes) {
 enum { ALL_REGISTERS = 8, ALL_BYTES = 4 * ALL_REGISTERS };
 
 static bool moves_all_in_place(const struct translation *t) {
-    return t->in.z.operand_width == 32 && stack_bytes(t) == 4 && !(t->key & MODE_SLOW) && !uses_window(t);
+    return t->in.z->operand_width == 32 && stack_bytes(t) == 4 && !(t->key & MODE_SLOW) && !uses_window(t);
 }
 
 static void emit_all(struct translation *t, struct emit_memory frame, bool is_pop) {
@@ -187,7 +187,7 @@ static void emit_set_guest(struct translation *t, unsigned guest, unsigned bytes
 
 void translate_pop(struct translation *t) {
     const ZydisDecodedOperand *operand = &t->in.operand[0];
-    unsigned bytes = t->in.z.operand_width / 8;
+    unsigned bytes = t->in.z->operand_width / 8;
     bool high;
     struct address top = stack_address(t, CPU_RSP, 0);
     if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
@@ -214,7 +214,7 @@ void translate_pop(struct translation *t) {
 }
 
 void translate_leave(struct translation *t) {
-    unsigned bytes = t->in.z.operand_width / 8;
+    unsigned bytes = t->in.z->operand_width / 8;
     struct address frame = stack_address(t, CPU_RBP, 0);
     struct emit_memory place = emit_reach(t, &frame, bytes, MEMORY_READ);
     emit_value_load(t, bytes, REG_S, &place);

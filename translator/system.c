@@ -14,7 +14,7 @@ static bool translate_read_control(struct translation *t) {
     static const int32_t places[] = {R_STATE(cr0), 0, R_STATE(cr2), R_STATE(cr3), R_STATE(cr4)};
     unsigned reg = (unsigned)(from->reg.value - ZYDIS_REGISTER_CR0);
     bool high, is_64 = (t->key & MODE_CODE) == MODE_CODE64;
-    if (!is_supervisor(t) || (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || reg >= sizeof places / sizeof *places ||
+    if (!is_supervisor(t) || (t->in.z->attributes & ZYDIS_ATTRIB_HAS_LOCK) || reg >= sizeof places / sizeof *places ||
         !places[reg] || (reg == 4 && !cpu_model_cr4(t->cpu->model)))
         return false;
     unsigned guest = decode_gpr(to->reg.value, &high), host = t->home[guest] == HOST_NONE ? REG_S : t->home[guest];
@@ -123,7 +123,7 @@ enum { RARE_FLAGS = FLAG_TF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_ID };
 enum { SHOWN_FLAGS = FLAG_TF | FLAG_IF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID };
 
 static bool moves_flags_in_place(const struct translation *t) {
-    return !(t->key & (MODE_VM86 | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)) && t->in.z.operand_width != 16;
+    return !(t->key & (MODE_VM86 | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)) && t->in.z->operand_width != 16;
 }
 
 static bool translate_pushf(struct translation *t) {
@@ -140,7 +140,7 @@ static bool translate_pushf(struct translation *t) {
     emit_keep(e, REG_T, REG_A);
     emit_add_lea(e, REG_S, REG_S, REG_T, FLAG_FIXED);
     emit_store(e, R_VALUE, REG_S);
-    emit_push_value(t, t->in.z.operand_width / 8);
+    emit_push_value(t, t->in.z->operand_width / 8);
     return true;
 }
 
@@ -179,7 +179,7 @@ static void emit_pop_if(struct translation *t) {
 
 static bool translate_popf(struct translation *t) {
     struct emitter *e = &t->e;
-    unsigned bytes = t->in.z.operand_width / 8;
+    unsigned bytes = t->in.z->operand_width / 8;
     if (!moves_flags_in_place(t))
         return false;
     emit_peek_to_s(t, bytes);
@@ -230,7 +230,7 @@ static bool translate_load_table(struct translation *t, int32_t base_place, int3
     struct emit_memory limit, base, place = memory_at(REG_R, limit_place);
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
     uint8_t *done = NULL;
-    if ((!is_64 && t->in.z.operand_width == 16) || !emit_table(t, MEMORY_READ, &limit, &base))
+    if ((!is_64 && t->in.z->operand_width == 16) || !emit_table(t, MEMORY_READ, &limit, &base))
         return false;
     emit_op_memory(e, 0, is_64, 0x8b, REG_T, &base);
     emit_op_memory(e, 0, false, 0x0fb7, REG_S, &limit);
@@ -249,7 +249,7 @@ static bool translate_load_table(struct translation *t, int32_t base_place, int3
 }
 
 bool translate_system(struct translation *t) {
-    switch (t->in.z.mnemonic) {
+    switch (t->in.z->mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
         return t->in.rule.function == cpu_op_mov_from_cr && translate_read_control(t);
     case ZYDIS_MNEMONIC_CLTS:

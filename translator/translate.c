@@ -45,11 +45,11 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
         .function = function, .block = t->block, .rip = t->in.rip, .ends_block = ends_block, .is_user = is_user,
         .is_plain = !ends_block && !(t->key & MODE_TF)};
     decode_op(t, &call->op);
-    unsigned opcode = t->in.z.opcode;
+    unsigned opcode = t->in.z->opcode;
     if (has_other_memory_size(function))
-        call->op.size = t->in.z.operand_width / 8;
+        call->op.size = t->in.z->operand_width / 8;
     if (function == cpu_op_maskmov)
-        call->op.size = t->in.z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+        call->op.size = t->in.z->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
     if (function == cpu_op_load_far_pointer)
         call->op.immediate2 = opcode == 0xc5   ? CPU_DS
                               : opcode == 0xc4 ? CPU_ES
@@ -67,11 +67,11 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
 
 static void translate_lea(struct translation *t) {
     const ZydisDecodedOperand *memory = NULL;
-    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+    for (unsigned i = 0; i < t->in.z->operand_count; i++)
         if (t->in.operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             memory = &t->in.operand[i];
     bool high;
-    unsigned guest = decode_gpr(t->in.operand[0].reg.value, &high), bits = t->in.z.operand_width;
+    unsigned guest = decode_gpr(t->in.operand[0].reg.value, &high), bits = t->in.z->operand_width;
     struct address address = address_of(t, memory);
     unsigned host = t->home[guest];
     if (host != HOST_NONE && bits != 16 && address.size != 2) {
@@ -103,8 +103,8 @@ static void translate_bit(struct translation *t) {
         return;
     }
     struct emitter *e = &t->e;
-    bool high, modifies = t->in.z.mnemonic != ZYDIS_MNEMONIC_BT;
-    unsigned bytes = t->in.z.operand_width / 8, shift = bytes == 8 ? 6 : bytes == 4 ? 5 : 4;
+    bool high, modifies = t->in.z->mnemonic != ZYDIS_MNEMONIC_BT;
+    unsigned bytes = t->in.z->operand_width / 8, shift = bytes == 8 ? 6 : bytes == 4 ? 5 : 4;
     unsigned guest = decode_gpr(offset->reg.value, &high);
     enum memory_kind kind = modifies ? MEMORY_MODIFY : MEMORY_READ;
     struct address address = address_of(t, memory);
@@ -139,17 +139,17 @@ static void translate_bit(struct translation *t) {
     emit_lea(e, true, REG_A, &lower);
     unsigned reg = emit_guest(t, guest, REG_S);
     struct emit_memory place = memory_at(REG_A, 0);
-    if (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+    if (t->in.z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
         emit_u8(e, 0xf0);
-    emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0x0f00 | t->in.z.opcode, reg, &place);
+    emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0x0f00 | t->in.z->opcode, reg, &place);
     emit_access_done(t, kind);
 }
 
 static void translate_xlat(struct translation *t) {
     struct emitter *e = &t->e;
-    unsigned address_bytes = t->in.z.address_width / 8;
+    unsigned address_bytes = t->in.z->address_width / 8;
     struct address address = {.segment = CPU_DS, .size = (uint8_t)address_bytes};
-    for (unsigned i = 0; i < t->in.z.operand_count; i++)
+    for (unsigned i = 0; i < t->in.z->operand_count; i++)
         if (t->in.operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             address.segment = (uint8_t)decode_segment(t->in.operand[i].mem.segment);
     emit_op_register(e, 0, false, 0x0fb6, REG_S, HOST_RAX); /* movzx r11d, al */
@@ -169,11 +169,11 @@ int translate_fault(const struct translation *t) {
         return VECTOR_UD;
     if (rule->needs_vl && !cpu_model_has(t->cpu->model, FEATURE_AVX512VL))
         return VECTOR_UD;
-    if (t->in.z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && is_real)
+    if (t->in.z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && is_real)
         return VECTOR_UD;
     switch (rule->class) {
     case CLASS_X87:
-        if (t->in.z.mnemonic == ZYDIS_MNEMONIC_FWAIT)
+        if (t->in.z->mnemonic == ZYDIS_MNEMONIC_FWAIT)
             return (key & (MODE_MP | MODE_TS)) == (MODE_MP | MODE_TS) ? VECTOR_NM : -1;
         return key & (MODE_EM | MODE_TS) ? VECTOR_NM : -1;
     case CLASS_MMX:
@@ -258,7 +258,7 @@ static void translate_instruction(struct translation *t) {
         break;
     default:
         translate_copy(t);
-        if (t->in.z.mnemonic == ZYDIS_MNEMONIC_FNINIT)
+        if (t->in.z->mnemonic == ZYDIS_MNEMONIC_FNINIT)
             emit_forget_pointers(t);
     }
 }
@@ -350,7 +350,7 @@ static void log_block(const struct translation *t, const uint8_t *guest) {
 static bool is_past_limit(const struct translation *t) {
     if ((t->key & MODE_CODE) == MODE_CODE64)
         return false;
-    return t->in.rip + t->in.z.length - 1 > t->cpu->segment[CPU_CS].limit;
+    return t->in.rip + t->in.z->length - 1 > t->cpu->segment[CPU_CS].limit;
 }
 
 /* Decodes the instruction at rip into t->in. False: the block ends in front of it, or *result says more. */
@@ -366,11 +366,11 @@ static bool next_instruction(struct translation *t, struct source *source, uint6
     }
     t->in.rip = rip;
     if (t->block->second_page == BLOCK_NO_PAGE)
-        variable_look(t, valid ? t->in.z.length : source->left);
+        variable_look(t, valid ? t->in.z->length : source->left);
     if (t->must_retry)
         return false;
     if (!valid) {
-        t->in.z.length = 1;
+        t->in.z->length = 1;
         t->in.rule = (struct rule){.kind = RULE_UD};
     }
     if (is_past_limit(t)) {
@@ -391,7 +391,7 @@ static bool is_breakpoint(const struct translation *t, uint64_t linear) {
 static void emit_break(struct translation *t) {
     emit_call(&t->e, t->engine->stubs.exit);
     add_site(t, SITE_BREAK);
-    t->block->guest_size = (uint16_t)(t->block->guest_size + t->in.z.length);
+    t->block->guest_size = (uint16_t)(t->block->guest_size + t->in.z->length);
     t->ended = true;
 }
 
@@ -421,7 +421,7 @@ static void translate_instructions(struct translation *t, struct source *source,
         note_written(t);
         if (in_shadow)
             t->skips_poll = false;
-        unsigned length = t->in.z.length;
+        unsigned length = t->in.z->length;
         rip += length;
         t->block->guest_size = (uint16_t)(rip - t->start_rip);
         if (length >= source->left)

@@ -55,8 +55,11 @@ struct instruction {
     uint8_t bytes[16];
     uint64_t variable; /* host address of the immediate, where that is to be read at run time (variable.c), else 0 */
     struct rule rule;
-    ZydisDecodedInstruction z;
-    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT]; /* the last member: decode_cache.c copies as many as there are */
+    /* In the decoder's cache until the next instruction is decoded there, or below. */
+    ZydisDecodedInstruction *z;
+    ZydisDecodedOperand *operand;
+    ZydisDecodedInstruction own_z;
+    ZydisDecodedOperand own_operand[ZYDIS_MAX_OPERAND_COUNT];
 };
 
 /* A jump to code at the end of the block: a short branch to patch, and an exit to emit there. */
@@ -274,7 +277,7 @@ static inline uint64_t instruction_physical(const struct translation *t) {
     return t->block->physical + (t->in.rip - t->start_rip);
 }
 static inline uint64_t next_rip(const struct translation *t) {
-    return t->in.rip + t->in.z.length;
+    return t->in.rip + t->in.z->length;
 }
 /* A guest register as a host register: itself, or loaded into `scratch`. */
 static inline unsigned emit_guest(struct translation *t, unsigned guest, unsigned scratch) {

@@ -14,7 +14,7 @@ enum { CHANGES_TO_VARY = 4, MOST_IN_PAGE = 32 };
 /* ---- Which instructions ---- */
 
 static bool is_supported(const struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     if (in->rule.kind != RULE_COPY || in->rule.class != CLASS_INTEGER || z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
         z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || !z->raw.imm[0].size || z->raw.imm[1].size)
         return false;
@@ -105,8 +105,8 @@ static bool changes_immediate(struct engine *engine, const struct block *block, 
     if (!decode(engine->decoder, block->key, bytes + at, left < 15 ? left : 15, block->rip + guest, &in) ||
         !is_supported(&in))
         return false;
-    *start = at + in.z.raw.imm[0].offset;
-    *length = in.z.raw.imm[0].size / 8u;
+    *start = at + in.z->raw.imm[0].offset;
+    *length = in.z->raw.imm[0].size / 8u;
     return offset >= *start && offset + size <= *start + *length;
 }
 
@@ -156,10 +156,10 @@ void variable_look(struct translation *t, unsigned available) {
         struct code_variable *variable = *at;
         if (!overlaps(variable, offset, size)) {
             at = &variable->next;
-        } else if (is_supported(&t->in) && variable->offset == offset + t->in.z.raw.imm[0].offset &&
-                   variable->size == t->in.z.raw.imm[0].size / 8) {
+        } else if (is_supported(&t->in) && variable->offset == offset + t->in.z->raw.imm[0].offset &&
+                   variable->size == t->in.z->raw.imm[0].size / 8) {
             struct memory_region *region = memory_find(t->cpu->memory, guest_physical_at(physical));
-            t->in.variable = (uint64_t)memory_host(region, guest_physical_at(physical)) + t->in.z.raw.imm[0].offset;
+            t->in.variable = (uint64_t)memory_host(region, guest_physical_at(physical)) + t->in.z->raw.imm[0].offset;
             at = &variable->next;
         } else {
             remove_at(t, at);
@@ -182,7 +182,7 @@ void variable_refuse(struct translation *t, uint64_t physical, unsigned size) {
 /* reg = the immediate, extended to the operand's size. */
 static void emit_immediate(struct translation *t, unsigned reg, unsigned operand_bits) {
     struct emitter *e = &t->e;
-    unsigned bits = t->in.z.raw.imm[0].size;
+    unsigned bits = t->in.z->raw.imm[0].size;
     struct emit_memory place = memory_at(reg, 0);
     emit_mov_immediate(e, reg, t->in.variable);
     if (bits == 8 && operand_bits > 8)
@@ -204,7 +204,7 @@ static void operate_on_memory(struct translation *t, unsigned prefix, unsigned o
     struct emit_memory place = emit_operand(t, operand, kind);
     unsigned scratch = emit_free_scratch(t, &place);
     emit_immediate(t, scratch, operand->size);
-    if (t->in.z.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+    if (t->in.z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
         emit_u8(&t->e, 0xf0);
     emit_op_memory(&t->e, prefix, operand->size == 64, opcode, scratch, &place);
     emit_access_done(t, kind);
@@ -222,7 +222,7 @@ static void operate_on_register(struct translation *t, unsigned prefix, unsigned
 
 void translate_variable(struct translation *t) {
     const ZydisDecodedOperand *operand = &t->in.operand[0];
-    unsigned prefix = operand->size == 16 ? 0x66 : 0, opcode = register_opcode(&t->in.z);
+    unsigned prefix = operand->size == 16 ? 0x66 : 0, opcode = register_opcode(t->in.z);
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY)
         operate_on_memory(t, prefix, opcode);
     else

@@ -53,14 +53,14 @@ static void name_group(char group[32], ZydisISASet isa_set) {
 
 static struct row *row_of(struct coverage *coverage, const struct instruction *in) {
     char group[32];
-    name_group(group, in->z.meta.isa_set);
+    name_group(group, in->z->meta.isa_set);
     for (unsigned i = 0; i < coverage->row_count; i++)
-        if (coverage->rows[i].mnemonic == in->z.mnemonic && !strcmp(coverage->rows[i].group, group))
+        if (coverage->rows[i].mnemonic == in->z->mnemonic && !strcmp(coverage->rows[i].group, group))
             return &coverage->rows[i];
     if (coverage->row_count == ROWS)
         abort(); /* a table for Zydis's two thousand mnemonics */
     struct row *row = &coverage->rows[coverage->row_count++];
-    *row = (struct row){.mnemonic = in->z.mnemonic, .isa_set = in->z.meta.isa_set, .feature = in->rule.feature};
+    *row = (struct row){.mnemonic = in->z->mnemonic, .isa_set = in->z->meta.isa_set, .feature = in->rule.feature};
     memcpy(row->group, group, sizeof group);
     return row;
 }
@@ -83,7 +83,7 @@ static void visit(void *opaque, const uint8_t *bytes) {
     if (!form_set_add(&coverage->forms, hash ^ (uint64_t)mode << 60))
         return;
     struct row *row = row_of(coverage, &in);
-    coverage->met[in.z.mnemonic] = true;
+    coverage->met[in.z->mnemonic] = true;
     row->modes |= mode;
     row->kinds |= 1u << in.rule.kind;
     if (in.rule.kind == RULE_HELPER)

@@ -33,14 +33,14 @@ static uint64_t kind_of(const ZydisDecodedOperand *operand) {
 }
 
 static unsigned opcode_without_register(const struct instruction *in) {
-    for (unsigned i = 0; i < in->z.operand_count; i++)
+    for (unsigned i = 0; i < in->z->operand_count; i++)
         if (in->operand[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
-            return in->z.opcode & 0xf8;
-    return in->z.opcode;
+            return in->z->opcode & 0xf8;
+    return in->z->opcode;
 }
 
 uint64_t decoded_forms_hash(const struct instruction *in) {
-    const ZydisDecodedInstruction *z = &in->z;
+    const ZydisDecodedInstruction *z = in->z;
     uint64_t hash = mix(0xcbf29ce484222325u, z->mnemonic);
     hash = mix(hash, (uint64_t)z->meta.isa_set << 16 ^ z->encoding);
     hash = mix(hash, (uint64_t)opcode_without_register(in) << 8 ^ z->opcode_map);
@@ -55,7 +55,7 @@ uint64_t decoded_forms_hash(const struct instruction *in) {
 }
 
 bool decoded_forms_has_memory(const struct instruction *in) {
-    for (unsigned i = 0; i < in->z.operand_count; i++) {
+    for (unsigned i = 0; i < in->z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &in->operand[i];
         bool is_stack = operand->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
                         operand->mem.segment == ZYDIS_REGISTER_SS;

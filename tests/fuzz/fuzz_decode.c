@@ -44,9 +44,9 @@ static uint32_t key_of(unsigned mode) {
 }
 
 static bool is_same(const struct instruction *a, const struct instruction *b) {
-    return !memcmp(&a->z, &b->z, sizeof a->z) && a->rule.kind == b->rule.kind && a->rule.function == b->rule.function &&
-           a->rule.class == b->rule.class && !memcmp(a->bytes, b->bytes, a->z.length) &&
-           !memcmp(a->operand, b->operand, a->z.operand_count * sizeof a->operand[0]);
+    return !memcmp(a->z, b->z, sizeof *a->z) && a->rule.kind == b->rule.kind && a->rule.function == b->rule.function &&
+           a->rule.class == b->rule.class && !memcmp(a->bytes, b->bytes, a->z->length) &&
+           !memcmp(a->operand, b->operand, a->z->operand_count * sizeof a->operand[0]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

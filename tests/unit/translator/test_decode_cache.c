@@ -34,8 +34,8 @@ static uint8_t draw(struct comparison *c) {
 
 /* The padding of Zydis's structures is zero, so they compare as bytes. */
 static bool is_same(const struct instruction *a, const struct instruction *b) {
-    return !memcmp(&a->z, &b->z, sizeof a->z) && !memcmp(a->bytes, b->bytes, a->z.length) &&
-           !memcmp(a->operand, b->operand, a->z.operand_count * sizeof a->operand[0]) &&
+    return !memcmp(a->z, b->z, sizeof *a->z) && !memcmp(a->bytes, b->bytes, a->z->length) &&
+           !memcmp(a->operand, b->operand, a->z->operand_count * sizeof a->operand[0]) &&
            a->rule.kind == b->rule.kind && a->rule.class == b->rule.class && a->rule.flags == b->rule.flags &&
            a->rule.needs_vl == b->rule.needs_vl && a->rule.feature == b->rule.feature &&
            a->rule.function == b->rule.function;
@@ -60,7 +60,7 @@ static void compare(struct comparison *c, const uint8_t *bytes) {
     c->found++;
     if (!decode(c->decoder, c->key, bytes, FORM_BYTES, 0, &fresh) || !is_same(&fresh, &kept))
         complain(c, bytes, "differs");
-    if (decode_cache_find(c->cache, c->mode, bytes, fresh.z.length - 1u, &kept))
+    if (decode_cache_find(c->cache, c->mode, bytes, fresh.z->length - 1u, &kept))
         complain(c, bytes, "found in fewer bytes than it has");
 }
 
@@ -74,8 +74,8 @@ static void visit(void *opaque, const uint8_t *bytes) {
     for (unsigned i = 0; i < TRIES; i++) {
         uint8_t other[FORM_BYTES];
         memcpy(other, bytes, sizeof other);
-        unsigned behind = in.z.raw.disp.size ? in.z.raw.disp.offset : in.z.raw.imm[0].offset;
-        for (unsigned k = behind ? behind : in.z.length; k < FORM_BYTES; k++)
+        unsigned behind = in.z->raw.disp.size ? in.z->raw.disp.offset : in.z->raw.imm[0].offset;
+        for (unsigned k = behind ? behind : in.z->length; k < FORM_BYTES; k++)
             other[k] = draw(c);
         compare(c, other);
     }

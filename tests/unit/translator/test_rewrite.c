@@ -53,10 +53,10 @@ static void complain(struct rewrite *r, const char *why) {
         return;
     ZydisFormatter formatter;
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    ZydisFormatterFormatInstruction(&formatter, &r->in.z, r->in.operand, r->in.z.operand_count_visible, text,
+    ZydisFormatterFormatInstruction(&formatter, r->in.z, r->in.operand, r->in.z->operand_count_visible, text,
                                     sizeof text, 0, NULL);
     fprintf(stderr, "%u-bit", r->bits);
-    for (unsigned i = 0; i < r->in.z.length; i++)
+    for (unsigned i = 0; i < r->in.z->length; i++)
         fprintf(stderr, " %02x", r->in.bytes[i]);
     fprintf(stderr, " (%s): %s; host code:\n", text, why);
     for (unsigned i = 0; i < r->host_count; i++) {
@@ -150,7 +150,7 @@ static bool is_hidden(const ZydisDecodedOperand *operand) {
 
 static bool has_high_byte(const struct instruction *in) {
     bool any = false;
-    for (unsigned i = 0; i < in->z.operand_count; i++) {
+    for (unsigned i = 0; i < in->z->operand_count; i++) {
         bool high;
         gpr_of(&in->operand[i], &high);
         any |= high;
@@ -217,11 +217,11 @@ static bool is_same_operand(const struct instruction *in, const ZydisDecodedOper
 /* Registers that are two in the guest must be two on the host, and none may be part of the address. */
 static bool are_apart(const struct instruction *in, const struct host_instruction *host) {
     bool high;
-    for (unsigned i = 0; i < in->z.operand_count; i++) {
+    for (unsigned i = 0; i < in->z->operand_count; i++) {
         unsigned from = gpr_of(&in->operand[i], &high), to = gpr_of(&host->operand[i], &high);
         if (from == CPU_NO_REGISTER || to == CPU_NO_REGISTER)
             continue;
-        for (unsigned k = 0; k < in->z.operand_count; k++) {
+        for (unsigned k = 0; k < in->z->operand_count; k++) {
             unsigned other_from = gpr_of(&in->operand[k], &high), other_to = gpr_of(&host->operand[k], &high);
             if (other_from != CPU_NO_REGISTER && other_from != from && other_to == to)
                 return false;
@@ -238,7 +238,7 @@ static bool are_apart(const struct instruction *in, const struct host_instructio
 }
 
 static bool is_copy(const struct instruction *in, const struct host_instruction *host) {
-    const ZydisDecodedInstruction *a = &in->z, *b = &host->z;
+    const ZydisDecodedInstruction *a = in->z, *b = &host->z;
     if (a->mnemonic != b->mnemonic || a->encoding != b->encoding || a->operand_count != b->operand_count ||
         a->meta.isa_set != b->meta.isa_set || a->avx.vector_length != b->avx.vector_length ||
         a->avx.mask.mode != b->avx.mask.mode || a->avx.mask.reg != b->avx.mask.reg ||
@@ -285,7 +285,7 @@ static void check_by_zydis(struct rewrite *r) {
         if (!has_good_memory(host))
             complain(r, "a memory operand that has no host address in its base");
     }
-    struct host_instruction self = {.z = r->in.z};
+    struct host_instruction self = {.z = *r->in.z};
     if (copies == 0 || (copies > 1 && !is_glue(&self)))
         complain(r, copies ? "more than one copy" : "no copy of the instruction");
     if (others)
@@ -300,7 +300,7 @@ static const char *bare_name(const char *mnemonic) {
 
 /* PUSHF asks the host for its flags. */
 static bool reads_flags(const struct rewrite *r, const struct host_instruction *host) {
-    bool is_pushf = r->in.z.mnemonic == ZYDIS_MNEMONIC_PUSHFD || r->in.z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+    bool is_pushf = r->in.z->mnemonic == ZYDIS_MNEMONIC_PUSHFD || r->in.z->mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
     return is_pushf && (host->z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
                         (host->z.mnemonic == ZYDIS_MNEMONIC_POP && host->operand[0].reg.value == ZYDIS_REGISTER_R11));
 }
@@ -312,10 +312,10 @@ static void check_made(struct rewrite *r) {
         if (host->z.mnemonic == ZYDIS_MNEMONIC_RET || reads_flags(r, host))
             continue;
         /* The host's counter is read for a guest's reading of its own; nowhere else. */
-        bool reads_time = host->z.mnemonic == ZYDIS_MNEMONIC_RDTSC && (r->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSC ||
-                                                                       r->in.z.mnemonic == ZYDIS_MNEMONIC_RDTSCP);
+        bool reads_time = host->z.mnemonic == ZYDIS_MNEMONIC_RDTSC && (r->in.z->mnemonic == ZYDIS_MNEMONIC_RDTSC ||
+                                                                       r->in.z->mnemonic == ZYDIS_MNEMONIC_RDTSCP);
         /* A string instruction is itself, on rsi and rdi that hold host addresses meanwhile. */
-        bool is_string = host->z.mnemonic == r->in.z.mnemonic && r->in.z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+        bool is_string = host->z.mnemonic == r->in.z->mnemonic && r->in.z->meta.category == ZYDIS_CATEGORY_STRINGOP;
         if (is_string)
             continue;
         if (is_forbidden(host) && !reads_time)
@@ -328,7 +328,7 @@ static void check_made(struct rewrite *r) {
 /* By Capstone's name of the guest's instruction, or by Zydis's: outside 64-bit mode Capstone ignores EVEX.W. */
 static bool is_same_name(const struct rewrite *r, const cs_insn *guest, const cs_insn *host) {
     const char *name = bare_name(host->mnemonic);
-    return !strcmp(bare_name(guest->mnemonic), name) || !strcmp(ZydisMnemonicGetString(r->in.z.mnemonic), name);
+    return !strcmp(bare_name(guest->mnemonic), name) || !strcmp(ZydisMnemonicGetString(r->in.z->mnemonic), name);
 }
 
 static bool has_good_capstone_memory(const cs_insn *insn) {
@@ -345,9 +345,9 @@ static bool has_good_capstone_memory(const cs_insn *insn) {
 
 static void check_by_capstone(struct rewrite *r, const struct block *block) {
     cs_insn *guest = NULL, *host = NULL;
-    if (cs_disasm(r->guest_capstone, r->in.bytes, r->in.z.length, 0, 1, &guest) != 1)
+    if (cs_disasm(r->guest_capstone, r->in.bytes, r->in.z->length, 0, 1, &guest) != 1)
         return; /* newer than Capstone */
-    if (guest->size != r->in.z.length) {
+    if (guest->size != r->in.z->length) {
         cs_free(guest, 1);
         return;
     }
@@ -361,7 +361,7 @@ static void check_by_capstone(struct rewrite *r, const struct block *block) {
             cs_insn_group(r->host_capstone, &host[i], X86_GRP_INT))
             complain(r, "Capstone: a privileged instruction");
     }
-    struct host_instruction self = {.z = r->in.z};
+    struct host_instruction self = {.z = *r->in.z};
     size_t end = count ? host[count - 1].address + host[count - 1].size : 0;
     if (end != block->host_size)
         complain(r, "Capstone: bytes that are no instruction");
@@ -374,8 +374,8 @@ static void check_by_capstone(struct rewrite *r, const struct block *block) {
 /* ---- Translating ---- */
 
 static struct block *translate(struct rewrite *r) {
-    uint64_t rip = PAGE - r->in.z.length; /* nothing follows it in its page */
-    memcpy(r->bench.ram + rip, r->in.bytes, r->in.z.length);
+    uint64_t rip = PAGE - r->in.z->length; /* nothing follows it in its page */
+    memcpy(r->bench.ram + rip, r->in.bytes, r->in.z->length);
     return one_block_translate(&r->bench, rip, decoded_forms_key(r->bits));
 }
 
@@ -384,7 +384,7 @@ static void visit(void *opaque, const uint8_t *bytes) {
     if (!decode(r->guest_decoder, decoded_forms_key(r->bits), bytes, FORM_BYTES, PAGE - FORM_BYTES, &r->in))
         return;
     bool is_integer = r->in.rule.class == CLASS_INTEGER || r->in.rule.class == CLASS_VEX_INTEGER;
-    uint64_t hash = decoded_forms_hash(&r->in) ^ (is_integer ? r->in.z.raw.modrm.reg : 0);
+    uint64_t hash = decoded_forms_hash(&r->in) ^ (is_integer ? r->in.z->raw.modrm.reg : 0);
     if (r->in.rule.kind == RULE_NONE || !form_set_add(&r->seen, hash))
         return;
     r->forms++;
