@@ -8,6 +8,8 @@
  * memory operand, a third scratch register is borrowed from a guest register that the instruction does not use; nothing
  * can fault while it is.
  */
+#include <string.h>
+
 #include "translator/translation.h"
 
 /* One register field of the encoding. */
@@ -309,6 +311,7 @@ static bool names_register(const struct translation *t) {
 
 static void emit_immediates(struct translation *t) {
     const ZydisDecodedInstruction *z = t->in.z;
+    t->immediate = t->e.at;
     if (names_register(t) && (t->key & MODE_CODE) != MODE_CODE64) {
         emit_u8(&t->e, t->in.bytes[z->raw.imm[0].offset] & 0x7f); /* bit 7 is ignored outside 64-bit mode */
         return;
@@ -546,22 +549,71 @@ static void copy_high_registers(struct translation *t, struct copy *copy) {
         emit_mov(&t->e, t->home[CPU_RCX], REG_A);
 }
 
-void translate_copy(struct translation *t) {
-    struct copy copy = {0};
-    note_operands(t, &copy);
-    if (copy.memory)
-        copy.place = emit_operand(t, copy.memory, copy.kind);
-    if (copy.reg.high || copy.rm.high || copy.opcode.high) {
-        if (copy.memory)
-            copy_high_memory(t, &copy);
+/* ---- The whole ---- */
+
+static void make_copy(struct translation *t, struct copy *copy) {
+    note_operands(t, copy);
+    if (copy->memory)
+        copy->place = emit_operand(t, copy->memory, copy->kind);
+    if (copy->reg.high || copy->rm.high || copy->opcode.high) {
+        if (copy->memory)
+            copy_high_memory(t, copy);
         else
-            copy_high_registers(t, &copy);
+            copy_high_registers(t, copy);
     } else {
-        use_slot(t, &copy);
-        load_fields(t, &copy);
-        emit_instruction(t, &copy);
-        store_fields(t, &copy);
+        use_slot(t, copy);
+        load_fields(t, copy);
+        emit_instruction(t, copy);
+        store_fields(t, copy);
     }
-    if (copy.memory)
-        emit_access_done(t, copy.kind);
+    if (copy->memory)
+        emit_access_done(t, copy->kind);
+}
+
+/* Whether guest registers are where they are but in some loops. */
+static bool has_usual_homes(const struct translation *t) {
+    return !memcmp(t->home, host_register, sizeof t->home);
+}
+
+static bool emit_template(struct translation *t) {
+    const struct copy_template *template = t->in.template;
+    if (!template || !template->size || t->e.end - t->e.at < (ptrdiff_t)sizeof template->code || !has_usual_homes(t))
+        return false;
+    memcpy(t->e.at, template->code, sizeof template->code);
+    if (template->immediate_size)
+        memcpy(t->e.at + template->immediate_at, t->in.bytes + template->immediate_from, template->immediate_size);
+    t->e.at += template->size;
+    return true;
+}
+
+static void keep_template(struct translation *t, const uint8_t *start) {
+    struct copy_template *template = t->in.template;
+    const ZydisDecodedInstruction *z = t->in.z;
+    size_t size = (size_t)(t->e.at - start);
+    if (t->failed || t->e.overflow || size > sizeof template->code || !has_usual_homes(t))
+        return;
+    *template = (struct copy_template){.size = (uint8_t)size, .immediate_size = z->raw.imm[0].size / 8,
+                                       .immediate_from = z->raw.imm[0].offset,
+                                       .sets_constant = z->mnemonic == ZYDIS_MNEMONIC_MOV && z->raw.imm[0].size};
+    template->immediate_at = (uint8_t)(template->immediate_size ? t->immediate - start : 0);
+    memcpy(template->code, start, size);
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        const ZydisDecodedOperand *operand = &t->in.operand[i];
+        bool high;
+        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER || !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        unsigned guest = decode_gpr(operand->reg.value, &high);
+        if (guest != CPU_NO_REGISTER)
+            template->written |= (uint16_t)(1u << guest);
+    }
+}
+
+void translate_copy(struct translation *t) {
+    if (emit_template(t))
+        return;
+    const uint8_t *start = t->e.at;
+    struct copy copy = {0};
+    make_copy(t, &copy);
+    if (t->in.template && !copy.memory)
+        keep_template(t, start);
 }

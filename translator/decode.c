@@ -122,6 +122,7 @@ bool decode(const struct decoder *decoder, uint32_t key, const uint8_t *bytes, u
             struct instruction *in) {
     in->z = &in->own_z;
     in->operand = in->own_operand;
+    in->template = NULL;
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder->mode[mode_of(key)], bytes, available, in->z, in->operand)))
         return false;
     memcpy(in->bytes, bytes, in->z->length);
@@ -148,23 +149,16 @@ bool decode_cached(struct decoder *decoder, uint32_t key, const uint8_t *bytes, 
 }
 
 unsigned decode_gpr(ZydisRegister reg, bool *high) {
+    enum { WORDS_TO_QUADWORDS = ZYDIS_REGISTER_R15 - ZYDIS_REGISTER_AX, BYTES = ZYDIS_REGISTER_R15B - ZYDIS_REGISTER_AL };
+    _Static_assert(WORDS_TO_QUADWORDS == 47 && ZYDIS_REGISTER_EAX - ZYDIS_REGISTER_AX == 16, "all in order");
+    unsigned number = (unsigned)reg - ZYDIS_REGISTER_AX, byte = (unsigned)reg - ZYDIS_REGISTER_AL;
     *high = false;
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH) {
-            *high = true;
-            return (unsigned)(reg - ZYDIS_REGISTER_AH);
-        }
-        if (reg >= ZYDIS_REGISTER_SPL)
-            return (unsigned)(reg - ZYDIS_REGISTER_SPL) + 4;
-        return (unsigned)(reg - ZYDIS_REGISTER_AL);
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        return (unsigned)ZydisRegisterGetId(reg);
-    default:
+    if (number <= WORDS_TO_QUADWORDS)
+        return number & 15;
+    if (byte > BYTES)
         return CPU_NO_REGISTER;
-    }
+    *high = byte >= 4 && byte < 8;
+    return byte < 4 ? byte : byte - 4; /* behind AL to BL come AH to BH, then SPL */
 }
 
 unsigned decode_segment(ZydisRegister reg) {

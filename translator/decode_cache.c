@@ -27,6 +27,7 @@ struct record {
     uint8_t displacement_size, displacement_operand;
     uint8_t immediate_offset, immediate_size, immediate_operand;
     bool immediate_is_signed;
+    struct copy_template template;
     struct rule rule;
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[];
@@ -206,6 +207,7 @@ bool decode_cache_find(struct decode_cache *cache, enum decode_mode mode, const 
     in->rule = record->rule;
     in->z = &record->z;
     in->operand = record->operand;
+    in->template = &record->template;
     put_values(record, size, in);
     return true;
 }

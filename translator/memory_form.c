@@ -470,6 +470,13 @@ static void note_constant(struct translation *t) {
 void note_written(struct translation *t) {
     if (t->in.rule.kind == RULE_HELPER)
         forget_checks(t); /* the C function may have changed more than registers */
+    const struct copy_template *template = t->in.template;
+    if (template && template->size && !template->sets_constant &&
+        !((t->checked[WINDOW_A] | t->checked[WINDOW_B]) & template->written)) {
+        t->written |= template->written;
+        t->constants &= ~(uint32_t)template->written;
+        return;
+    }
     for (unsigned i = 0; i < t->in.z->operand_count; i++) {
         const ZydisDecodedOperand *operand = &t->in.operand[i];
         bool high;

@@ -440,7 +440,10 @@ static void translate_instructions(struct translation *t, struct source *source,
 
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page) {
-    struct translation t = {.engine = engine, .cpu = cpu, .key = key, .start_rip = cpu->hot.rip};
+    struct translation t;
+    memset(&t, 0, offsetof(struct translation, in));
+    t.engine = engine, t.cpu = cpu, t.key = key, t.start_rip = cpu->hot.rip;
+    t.in.rip = t.start_rip, t.in.variable = 0;
     *result = CPU_NEXT;
     *needed_page = BLOCK_NO_PAGE;
     const uint8_t *bytes = region_bytes(cpu, physical);

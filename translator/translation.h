@@ -50,6 +50,18 @@ struct rule {
     cpu_op_function *function;
 };
 
+/*
+ * What translate_copy has made of an instruction without a memory operand, kept with the decoded instruction: the same
+ * code but for the immediate wherever guest registers have their usual places.
+ */
+struct copy_template {
+    uint8_t size; /* 0: none */
+    uint8_t immediate_at, immediate_from, immediate_size; /* offset in the code, and in the instruction */
+    uint16_t written;   /* guest registers */
+    bool sets_constant; /* a move of the immediate to a register */
+    uint8_t code[25];
+};
+
 struct instruction {
     uint64_t rip;
     uint8_t bytes[16];
@@ -58,6 +70,7 @@ struct instruction {
     /* In the decoder's cache until the next instruction is decoded there, or below. */
     ZydisDecodedInstruction *z;
     ZydisDecodedOperand *operand;
+    struct copy_template *template; /* NULL: there is no place for one */
     ZydisDecodedInstruction own_z;
     ZydisDecodedOperand own_operand[ZYDIS_MAX_OPERAND_COUNT];
 };
@@ -96,13 +109,7 @@ struct translation {
     uint64_t start_rip;
     uint8_t *start;
     struct block *block;
-    struct instruction in;
-    struct site sites[BLOCK_SITES];
-    unsigned site_count;
-    struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
-    unsigned instruction_count;
-    struct late_exit late[BLOCK_LATE_EXITS];
-    unsigned late_count;
+    unsigned site_count, instruction_count, late_count;
     bool ended, failed;
     bool must_retry;           /* bytes that were data are code here */
     struct code_page *code;    /* of the first instruction's page; NULL: no memory there */
@@ -116,6 +123,12 @@ struct translation {
     uint8_t home[CPU_REGISTERS]; /* where guest registers are now: host_register, but for what a loop swaps */
     int32_t slot[CPU_REGISTERS]; /* and the place in memory of those that are in none */
     struct loop loop;
+    uint8_t *immediate;        /* where translate_copy has put it */
+    /* From here on nothing is cleared for a new block. */
+    struct instruction in;
+    struct site sites[BLOCK_SITES];
+    struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
+    struct late_exit late[BLOCK_LATE_EXITS];
 };
 
 /* ---- decode.c ---- */
