@@ -7,6 +7,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/segment.h"
+#include "cpu/watch.h"
 
 #define CR0_KNOWN                                                                                                      \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
@@ -289,6 +290,8 @@ enum cpu_result cpu_op_mov_to_dr(struct cpu *cpu, const struct cpu_op *op) {
     if (cpu->dr[reg] == value)
         return CPU_NEXT;
     cpu->dr[reg] = value;
+    if (reg < 4 && cpu_is_watching(cpu))
+        cpu_flush_all(cpu); /* the page that is watched now may be in the shadow page tables */
     cpu_level_changed(cpu);
     return jump_next(cpu, op);
 }

@@ -192,6 +192,12 @@ struct cpu_cpuid {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
 };
 
+/* Where a data segment register is what its descriptor in the GDT says: the descriptor and its selector. */
+struct cpu_loaded {
+    uint64_t descriptor, selector; /* CPU_NOT_LOADED: it is something else, or may be */
+};
+#define CPU_NOT_LOADED (~0ull)
+
 /* The bits of the mode key that control registers decide on, and for which values (mode.c). */
 struct cpu_control {
     uint64_t cr0, cr4, xcr0, dr7;
@@ -283,6 +289,7 @@ struct cpu {
     uint32_t space_changes; /* counts loads of CR3 and flushes: return addresses on the shadow stack are void then */
     uint32_t mode_key;      /* see cpu/mode.h; kept up to date by cpu_mode_changed */
     struct cpu_control control;
+    struct cpu_loaded loaded[CPU_SEGMENTS]; /* kept by segment_load and cpu_segment_changed */
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;
 

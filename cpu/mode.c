@@ -21,6 +21,7 @@ static inline void set_effective(struct cpu *cpu, unsigned index, bool checks_ty
     const struct trapeze_segment *segment = &cpu->segment[index];
     unsigned rights = checks_type ? rights_of_type[segment->attributes & SEGMENT_TYPE] : 3;
     uint64_t end = segment->attributes & SEGMENT_UNUSABLE ? 0 : (uint64_t)segment->limit + 1;
+    cpu->loaded[index].selector = CPU_NOT_LOADED;
     cpu->hot.segment[index].base = segment->base;
     cpu->hot.segment[index].read_end = rights & 1 ? end : 0;
     cpu->hot.segment[index].write_end = rights & 2 ? end : 0;

@@ -63,11 +63,13 @@ void segment_drop_inner(struct cpu *cpu) {
     }
 }
 
-/* DS, ES, FS, GS: data or readable code that both CPL and RPL may reach. */
-enum cpu_result segment_check_data(struct cpu *cpu, uint16_t selector, enum cpu_vector vector,
-                                   struct trapeze_segment *segment) {
+/* DS, ES, FS, GS: data or readable code that both CPL and RPL may reach. The descriptor of a null selector is 0. */
+static enum cpu_result check_data(struct cpu *cpu, uint16_t selector, enum cpu_vector vector,
+                                  struct trapeze_segment *segment, struct descriptor *descriptor) {
     struct descriptor d;
     const unsigned rpl = selector & 3;
+
+    descriptor->raw = 0;
 
     if (selector_is_null(selector)) {
         *segment = segment_null(selector);
@@ -88,7 +90,15 @@ enum cpu_result segment_check_data(struct cpu *cpu, uint16_t selector, enum cpu_
     if (descriptor_mark_accessed(cpu, &d) != CPU_NEXT)
         return CPU_FAULT;
     descriptor_unpack(&d, selector, segment);
+    *descriptor = d;
     return CPU_NEXT;
+}
+
+enum cpu_result segment_check_data(struct cpu *cpu, uint16_t selector, enum cpu_vector vector,
+                                   struct trapeze_segment *segment) {
+    struct descriptor descriptor;
+
+    return check_data(cpu, selector, vector, segment, &descriptor);
 }
 
 /* Whether the register counts as flat for the mode key. */
@@ -107,12 +117,13 @@ static enum cpu_result commit(struct cpu *cpu, unsigned index, const struct trap
         return CPU_NEXT;
     if (was_flat == is_flat(cpu, index) && !(index == CPU_SS && ((old_attributes ^ segment->attributes) & SEGMENT_DB)))
         return CPU_NEXT;
-    cpu_mode_changed(cpu);
+    cpu_level_changed(cpu);
     return cpu->mode_key == old_key ? CPU_NEXT : CPU_JUMP;
 }
 
 enum cpu_result segment_load(struct cpu *cpu, unsigned index, uint16_t selector) {
     struct trapeze_segment segment;
+    struct descriptor descriptor = {.raw = 0};
     enum cpu_result result = CPU_NEXT;
 
     if (!cpu_is_protected(cpu) || cpu_is_vm86(cpu)) {
@@ -122,9 +133,14 @@ enum cpu_result segment_load(struct cpu *cpu, unsigned index, uint16_t selector)
 
         result = descriptor_check_stack(cpu, selector, cpu->cpl, is_null_allowed, VECTOR_GP, &segment);
     } else {
-        result = segment_check_data(cpu, selector, VECTOR_GP, &segment);
+        result = check_data(cpu, selector, VECTOR_GP, &segment, &descriptor);
     }
-    return result == CPU_NEXT ? commit(cpu, index, &segment) : result;
+    if (result != CPU_NEXT)
+        return result;
+    result = commit(cpu, index, &segment);
+    if (descriptor.raw && !(selector & 4))
+        cpu->loaded[index] = (struct cpu_loaded){descriptor.raw, selector};
+    return result;
 }
 
 /* Where a load changed the mode key, the next instruction is another block's. */

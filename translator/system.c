@@ -249,6 +249,12 @@ static bool translate_load_table(struct translation *t, int32_t base_place, int3
 }
 
 bool translate_system(struct translation *t) {
+    if (t->in.rule.function == cpu_op_pop_segment)
+        return translate_pop_segment(t);
+    if (t->in.rule.function == cpu_op_mov_to_segment)
+        return translate_mov_to_segment(t);
+    if (t->in.rule.function == cpu_op_mov_from_segment)
+        return translate_mov_from_segment(t);
     switch (t->in.z->mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
         return t->in.rule.function == cpu_op_mov_from_cr && translate_read_control(t);

@@ -255,6 +255,11 @@ bool translate_inline(struct translation *t);
 /* False: not in this mode; the C function runs. */
 bool translate_system(struct translation *t);
 
+/* ---- segments.c: as above ---- */
+bool translate_mov_to_segment(struct translation *t);
+bool translate_pop_segment(struct translation *t);
+bool translate_mov_from_segment(struct translation *t);
+
 /* ---- branch.c ---- */
 void translate_jump(struct translation *t);
 void translate_jcc(struct translation *t);

@@ -105,6 +105,7 @@ static bool name_offset(char *name, size_t size, int64_t offset) {
         STATE(msr.pat, uint64_t),        STATE(intr, uint32_t),
         STATE(cr0, uint64_t),            STATE(cr3, uint64_t),
         STATE(gdtr.base, uint64_t),      STATE(gdtr.limit, uint16_t),
+        STATE(loaded, struct cpu_loaded),
         TABLE(read_tag, uint64_t),       TABLE(write_tag, uint64_t),
         TABLE(addend, uint64_t),         TABLE(jump, struct view_jump),
         TABLE(region, uint64_t),         TABLE(check[0], uint64_t),

@@ -174,6 +174,10 @@ static void data_breakpoints(void) {
     expect_watch("write_watch_load", s_load, 0, NULL);
     expect_watch("write_watch_byte_inside", s_store_byte, 1, NULL);
     expect_watch("write_watch_beside", s_store_8, 0, NULL);
+    arm(1, (uint8_t *)watched + 0x3000, ON_WRITE, 3);
+    expect_watch("write_watch_elsewhere", s_store, 0, NULL);
+    write_dr1((word)watched);
+    expect_watch("write_watch_that_was_moved", s_store, 1, s_store_end - 1);
     arm(1, watched, ON_ACCESS, 3);
     expect_watch("access_watch_load", s_load, 1, s_load_end - 1);
     write_dr7(DR7_INIT);

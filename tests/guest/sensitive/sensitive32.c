@@ -161,7 +161,64 @@ static void checks_of_reloads(void) {
     check_true("reloads are checked", true);
 }
 
+/* The table is looked at again: its limit, its base, its page. */
+SNIPPET(own_new_table, "mov %ax, %fs\n lgdt (%ebx)", "mov %ax, %fs\n mov %fs:(%edi), %edx");
+
+static void tables_of_reloads(void) {
+    enum { TEST = SPARE_SELECTOR, BYTES = TEST + 8 };
+    static const word here[2] = {11, 22};
+    static struct __attribute__((packed)) {
+        uint16_t limit;
+        uint32_t base;
+    } old, table;
+    uint64_t *copy = page_alloc();
+    __asm__ volatile("sgdt %0" : "=m"(old));
+    memory_copy(copy, gdt, BYTES);
+    gdt[TEST / 8] = copy[TEST / 8] = 0x00cf93000000ffffull;
+    copy[TEST / 8] |= 4 << 16; /* base 4 */
+    for (unsigned i = 0; i < 60; i++) {
+        struct state s;
+        table = old;
+        if (i % 3 == 1)
+            table.base = (word)copy;
+        if (i % 3 == 2)
+            table.limit = TEST + 6;
+        state_init(&s, own_new_table);
+        s.gpr[RAX] = TEST;
+        s.gpr[RBX] = (word)&table;
+        s.gpr[RDI] = (word)&here[0];
+        run(&s);
+        check_quiet("reload by another table", s.vector, i % 3 == 2 ? V_GP : V_END);
+        if (i % 3 != 2)
+            check_quiet("its descriptor", s.gpr[RDX], here[i % 3]);
+        __asm__ volatile("lgdt %0" : : "m"(old));
+    }
+    check_true("reloads by another table", true);
+}
+
+/* A return to CPL 3 empties registers of level 0; the same selector is a load then. */
+SNIPPET(own_mov_fs, "", "mov %fs, %eax");
+
+static void dropped(void) {
+    enum { TEST = SPARE_SELECTOR };
+    static const word here = 33;
+    gdt[TEST / 8] = 0x00cf93000000ffffull;
+    for (unsigned i = 0; i < 40; i++) {
+        struct state s;
+        word value;
+        state_init_user(&s, own_mov_fs);
+        s.fs = TEST;
+        run(&s);
+        check_quiet("user code sees a null selector", s.gpr[RAX], 0);
+        __asm__ volatile("mov %1, %%fs\n mov %%fs:(%2), %0" : "=&r"(value) : "r"(TEST), "r"(&here));
+        check_quiet("and the kernel what it has loaded", value, 33);
+    }
+    check_true("registers that were emptied", true);
+}
+
 void own_tests(void) {
+    tables_of_reloads();
+    dropped();
     all_registers();
     faults();
     reloads();
