@@ -127,11 +127,20 @@ void emit_push_value(struct translation *t, unsigned bytes) {
     emit_push_done(t, bytes);
 }
 
-/* Frames of PUSHA and POPA of 32-bit code that lie in one page; a window would let part of one be seen. */
+/* Frames of PUSHA and POPA of 32-bit code that lie in one page, by the software tables: a window would let part of one be
+   seen. */
 enum { ALL_REGISTERS = 8, ALL_BYTES = 4 * ALL_REGISTERS };
 
 static bool moves_all_in_place(const struct translation *t) {
-    return t->in.z->operand_width == 32 && stack_bytes(t) == 4 && !(t->key & MODE_SLOW) && !uses_window(t);
+    return t->in.z->operand_width == 32 && stack_bytes(t) == 4 && !(t->key & MODE_SLOW);
+}
+
+static struct emit_memory emit_frame(struct translation *t, int32_t displacement, unsigned bytes,
+                                     enum memory_kind kind) {
+    struct address address = stack_address(t, CPU_RSP, displacement);
+    emit_offset(t, &address);
+    emit_access(t, &address, bytes, kind);
+    return memory_indexed(REG_S, REG_A, 1, 0);
 }
 
 static void emit_all(struct translation *t, struct emit_memory frame, bool is_pop) {
@@ -146,8 +155,8 @@ static void emit_all(struct translation *t, struct emit_memory frame, bool is_po
 bool translate_pusha(struct translation *t) {
     if (!moves_all_in_place(t))
         return false;
-    emit_push_access(t, 4); /* what faults is the first push */
-    emit_all(t, emit_push_access(t, ALL_BYTES), false);
+    emit_frame(t, -4, 4, MEMORY_WRITE); /* what faults is the first push */
+    emit_all(t, emit_frame(t, -ALL_BYTES, ALL_BYTES, MEMORY_WRITE), false);
     emit_push_done(t, ALL_BYTES);
     return true;
 }
@@ -155,8 +164,7 @@ bool translate_pusha(struct translation *t) {
 bool translate_popa(struct translation *t) {
     if (!moves_all_in_place(t))
         return false;
-    struct address top = stack_address(t, CPU_RSP, 0);
-    emit_all(t, emit_reach(t, &top, ALL_BYTES, MEMORY_READ), true);
+    emit_all(t, emit_frame(t, 0, ALL_BYTES, MEMORY_READ), true);
     emit_move_sp(t, ALL_BYTES);
     return true;
 }

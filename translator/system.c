@@ -201,14 +201,16 @@ static bool translate_popf(struct translation *t) {
 
 /* ---- GDTR and IDTR ---- */
 
-/* The place of limit and base in memory. */
+/* The place of limit and base in memory, by the software tables: T is free. */
 static bool emit_table(struct translation *t, enum memory_kind kind, struct emit_memory *limit,
                        struct emit_memory *base) {
     unsigned bytes = (t->key & MODE_CODE) == MODE_CODE64 ? 8 : 4;
     if (!is_supervisor(t) || t->in.operand[0].type != ZYDIS_OPERAND_TYPE_MEMORY)
         return false;
     struct address address = address_of(t, &t->in.operand[0]);
-    *limit = *base = emit_reach(t, &address, bytes + 2, kind);
+    emit_offset(t, &address);
+    emit_access(t, &address, bytes + 2, kind);
+    *limit = *base = memory_indexed(REG_S, REG_A, 1, 0);
     base->displacement += 2;
     return true;
 }
