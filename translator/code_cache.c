@@ -15,6 +15,9 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 struct code_arena {
     struct code_arena *next;
@@ -24,6 +27,22 @@ struct code_arena {
 static void *anonymous(size_t size, int flags) {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Where huge pages can be mapped. */
+static void *map_aligned(size_t size, int rights, int fd) {
+    uint8_t *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)room & (HUGE_PAGE - 1);
+    if (before)
+        munmap(room, before);
+    munmap(room + before + size, HUGE_PAGE - before);
+    void *memory = mmap(room + before, size, rights, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (memory != MAP_FAILED)
+        return memory;
+    munmap(room + before, size);
+    return NULL;
 }
 
 static bool chunk_create(struct code_chunk *chunk, uint64_t size) {
@@ -41,10 +60,8 @@ bool code_cache_create(struct code_cache *cache, uint64_t size) {
         return false;
     bool done = false;
     if (ftruncate(fd, (off_t)cache->size) == 0) {
-        void *execute = mmap(NULL, cache->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-        void *write = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        cache->execute = execute == MAP_FAILED ? NULL : execute;
-        cache->write = write == MAP_FAILED ? NULL : write;
+        cache->execute = map_aligned(cache->size, PROT_READ | PROT_EXEC, fd);
+        cache->write = map_aligned(cache->size, PROT_READ | PROT_WRITE, fd);
         done = cache->execute && cache->write;
     }
     int saved = errno;
@@ -82,11 +99,22 @@ void code_cache_destroy(struct code_cache *cache) {
     memset(cache, 0, sizeof *cache);
 }
 
+/* A huge page, in both places: it comes ten times faster than its small ones, and takes one entry of the host's TLB. */
+static bool collapse(struct code_cache *cache, uint64_t at) {
+    cache->write[at] = 0xcc; /* the host collapses nothing where no page is */
+    return madvise(cache->write + at, HUGE_PAGE, MADV_COLLAPSE) == 0 &&
+           madvise(cache->execute + at, HUGE_PAGE, MADV_COLLAPSE) == 0;
+}
+
 /* Has the host map the next step of code in both places at once. Older kernels refuse; the pages come one by one then. */
 static void populate(struct code_cache *cache, struct code_chunk *chunk, uint64_t wanted) {
     while (chunk->populated < wanted && chunk->populated < cache->chunk_size) {
         uint64_t left = cache->chunk_size - chunk->populated, step = left < POPULATE_STEP ? left : POPULATE_STEP;
         uint64_t at = (uint64_t)(chunk - cache->chunk) * cache->chunk_size + chunk->populated;
+        if (at % HUGE_PAGE == 0 && left >= HUGE_PAGE && collapse(cache, at)) {
+            chunk->populated += HUGE_PAGE;
+            continue;
+        }
         madvise(cache->write + at, step, MADV_POPULATE_WRITE);
         madvise(cache->execute + at, step, MADV_POPULATE_READ);
         chunk->populated += step;

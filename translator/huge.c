@@ -3,8 +3,6 @@
 
 #include "translator/huge.h"
 
-#define HUGE_PAGE ((size_t)2 << 20)
-
 static size_t whole_pages(size_t size) {
     return (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
 }

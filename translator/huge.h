@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define HUGE_PAGE ((size_t)2 << 20)
+
 /* NULL with errno set when the host has no memory. is_low: below 4 GiB, where possible. The size is rounded up to 2 MiB. */
 void *huge_allocate(size_t size, bool is_low);
 /* Takes NULL, too. */

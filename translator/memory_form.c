@@ -206,12 +206,15 @@ enum site_form form_of(const struct translation *t, const struct address *addres
         return form;
     if (!(t->key & MODE_CPL)) /* a kernel keeps to its half, and so do the groups */
         return t->start_rip >> 63 ? FORM_A : FORM_B;
-    if (!t->cpu->hot.view->window || !known_value(t, address->base, &base) || !known_value(t, address->index, &index))
+    const struct window *window = t->cpu->hot.view->window;
+    if (!window)
         return FORM_TABLE;
+    if (!known_value(t, address->base, &base) || !known_value(t, address->index, &index))
+        return window->has_group[WINDOW_B] ? FORM_TABLE : FORM_A;
     uint64_t linear = base + index * address->scale + (uint64_t)address->displacement;
     if (address->segment == CPU_FS || address->segment == CPU_GS)
         linear += t->cpu->segment[address->segment].base;
-    return window_group(t->cpu->hot.view->window, linear) == WINDOW_B ? FORM_B : FORM_A;
+    return window_group(window, linear) == WINDOW_B ? FORM_B : FORM_A;
 }
 
 void emit_check(struct translation *t, unsigned address, unsigned group) {
