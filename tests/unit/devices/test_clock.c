@@ -178,17 +178,21 @@ START_TEST(time_goes_with_the_host_and_is_seldom_asked_of_it) {
         usleep(1000);
         clock_now(clock);
     }
+    unsigned backward = 0, slow = 0, fast = 0; /* counted, as an assertion costs more than a reading */
     full_calls = 0;
     for (unsigned i = 0; i < READINGS; i++) {
         bool is_watched = i % 64 == 0;
         before = is_watched ? host_time(CLOCK_MONOTONIC) : 0;
         int64_t now = (int64_t)clock_now(clock);
         after = is_watched ? host_time(CLOCK_MONOTONIC) : 0;
-        ck_assert_int_ge(now, last);
-        ck_assert(!is_watched || now >= before + least - LAG);
-        ck_assert(!is_watched || now <= after + most);
+        backward += now < last;
+        slow += is_watched && now < before + least - LAG;
+        fast += is_watched && now > after + most;
         last = now;
     }
+    ck_assert_uint_eq(backward, 0);
+    ck_assert_uint_eq(slow, 0);
+    ck_assert_uint_eq(fast, 0);
     if (has_steady_counter())
         ck_assert_uint_lt(full_calls, READINGS / 8);
     int64_t wall = clock_wall(clock);
