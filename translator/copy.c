@@ -580,8 +580,14 @@ static bool emit_template(struct translation *t) {
     if (!template || !template->size || t->e.end - t->e.at < (ptrdiff_t)sizeof template->code || !has_usual_homes(t))
         return false;
     memcpy(t->e.at, template->code, sizeof template->code);
-    if (template->immediate_size)
-        memcpy(t->e.at + template->immediate_at, t->in.bytes + template->immediate_from, template->immediate_size);
+    uint8_t *immediate = t->e.at + template->immediate_at;
+    const uint8_t *from = t->in.bytes + template->immediate_from;
+    if (template->immediate_size == 1)
+        *immediate = *from;
+    else if (template->immediate_size == 4)
+        memcpy(immediate, from, 4);
+    else if (template->immediate_size)
+        memcpy(immediate, from, template->immediate_size);
     t->e.at += template->size;
     return true;
 }

@@ -33,7 +33,7 @@ struct record {
     ZydisDecodedOperand operand[];
 };
 
-enum { NO_OPERAND = 0xff };
+enum { NO_OPERAND = 0xff, PREFETCHED = 512 /* bytes of a record: the operands that most instructions have */ };
 
 struct decode_cache {
     struct slot slot[SLOTS];
@@ -95,7 +95,7 @@ static unsigned vector_size(const uint8_t *bytes, bool is_64) {
 }
 
 /* Bytes of the head, at most 8, or 0: not known. It looks at no byte behind the head. */
-static unsigned scan(const uint8_t bytes[16], enum decode_mode mode) {
+static unsigned scan(const uint8_t bytes[15], enum decode_mode mode) {
     bool is_64 = mode == DECODE_64, is_address16 = mode == DECODE_16 || mode == DECODE_REAL;
     unsigned at = 0;
     for (; at < 4 && is_legacy_prefix(bytes[at]); at++)
@@ -166,49 +166,58 @@ static uint64_t value_at(const uint8_t *bytes, unsigned size, bool is_signed) {
     }
 }
 
-static void put_values(const struct record *record, unsigned head_size, struct instruction *in) {
+static void put_values(const struct record *record, const uint8_t *bytes, unsigned head_size, struct instruction *in) {
     if (record->displacement_size) {
-        uint64_t value = value_at(in->bytes + head_size, record->displacement_size, true);
+        uint64_t value = value_at(bytes + head_size, record->displacement_size, true);
         in->z->raw.disp.value = (int64_t)value;
         if (record->displacement_operand != NO_OPERAND)
             in->operand[record->displacement_operand].mem.disp.value = (int64_t)value;
     }
     if (record->immediate_size) {
         uint64_t value =
-            value_at(in->bytes + record->immediate_offset, record->immediate_size, record->immediate_is_signed);
+            value_at(bytes + record->immediate_offset, record->immediate_size, record->immediate_is_signed);
         in->z->raw.imm[0].value.u = value;
         if (record->immediate_operand != NO_OPERAND)
             in->operand[record->immediate_operand].imm.value.u = value;
     }
 }
 
-/* The available bytes, at most 15. */
-static void copy_bytes(uint8_t to[16], const uint8_t *from, unsigned available) {
+/* The available bytes, at most 15; the first 8 of them as a number. Two stores that do not overlap, and nothing is read
+   back from them at once: the host's CPU would wait for both. */
+static uint64_t copy_bytes(uint8_t to[16], const uint8_t *from, unsigned available) {
+    uint64_t first = 0, last = 0;
     if (available >= 15) {
-        memcpy(to, from, 15);
-        to[15] = 0;
-        return;
+        memcpy(&first, from, 8);
+        memcpy(&last, from + 7, 8);
+        last >>= 8;
+    } else {
+        memcpy(&first, from, available < 8 ? available : 8);
+        if (available > 8)
+            memcpy(&last, from + 8, available - 8);
     }
-    memset(to, 0, 16);
-    memcpy(to, from, available);
+    memcpy(to, &first, 8);
+    memcpy(to + 8, &last, 8);
+    return first;
 }
 
 bool decode_cache_find(struct decode_cache *cache, enum decode_mode mode, const uint8_t *bytes, unsigned available,
                        struct instruction *in) {
-    copy_bytes(in->bytes, bytes, available);
-    unsigned size = scan(in->bytes, mode);
-    uint64_t head;
-    memcpy(&head, in->bytes, sizeof head);
-    head = first_bytes(head, size);
+    uint64_t first = copy_bytes(in->bytes, bytes, available);
+    if (available < 15)
+        bytes = in->bytes;
+    unsigned size = scan(bytes, mode);
+    uint64_t head = first_bytes(first, size);
     const struct slot *slot = slot_of(cache, head, size, mode);
     if (!size || slot->head != head || slot->head_size != size || slot->mode != mode || slot->length > available)
         return false;
     struct record *record = record_at(cache, slot->record);
+    for (unsigned i = 64; i <= PREFETCHED; i += 64)
+        __builtin_prefetch((const uint8_t *)record + i, 1);
     in->rule = record->rule;
     in->z = &record->z;
     in->operand = record->operand;
     in->template = &record->template;
-    put_values(record, size, in);
+    put_values(record, bytes, size, in);
     return true;
 }
 

@@ -137,8 +137,10 @@ static inline struct cpu_translator *cpu_translator(struct cpu *cpu) {
 /* How an instruction in a block made for a window reaches memory; see memory_form.c. */
 enum site_form { FORM_UNKNOWN, FORM_A, FORM_B, FORM_TABLE, FORM_SOFT, FORM_BITS = 7, FORM_FAILURE = 8 };
 
+/* Instructions that are close are so in the table, too: translation goes through it for each memory operand. */
 static inline unsigned engine_site(uint64_t physical) {
-    return (unsigned)(physical * 0x9e3779b97f4a7c15ull >> 45);
+    uint64_t mixed = (physical >> 6) * 0x9e3779b97f4a7c15ull;
+    return (unsigned)(mixed >> 40 << 6 | (physical & 63)) & (ENGINE_SITES - 1);
 }
 static inline enum site_form engine_site_form_at(const struct engine *engine, unsigned site) {
     return (enum site_form)(__atomic_load_n(&engine->site_form[site], __ATOMIC_RELAXED) & FORM_BITS);
