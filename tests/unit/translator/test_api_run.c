@@ -23,8 +23,10 @@ static struct trapeze_registers now(void) {
 
 /* ---- Stopping ---- */
 
-PROGRAM(spin, 32, "1: inc %eax\n jmp 1b");
-PROGRAM(halt, 32, "cli\n hlt\n mov $7, %ebx");
+/* Both show that they run. */
+PROGRAM(spin, 32, "1: inc %eax\n mov %eax, 0x9000\n jmp 1b");
+PROGRAM(halt, 32, "cli\n movl $1, 0x9000\n hlt\n mov $7, %ebx");
+enum { BEHIND_HLT = CODE + 12 };
 
 static void *kick_soon(void *vcpu) {
     usleep(30000);
@@ -32,9 +34,23 @@ static void *kick_soon(void *vcpu) {
     return NULL;
 }
 
-static void run_until_kicked(void) {
+/* On a busy host that takes its time. */
+static uint64_t shown_before;
+
+static void wait_until_it_runs(void) {
+    for (unsigned i = 0; i < 10000 && guest_word(&guest, DATA) == shown_before; i++)
+        usleep(1000);
+}
+
+static void *kick_when_it_runs(void *vcpu) {
+    wait_until_it_runs();
+    return kick_soon(vcpu);
+}
+
+static void run_until_kicked_by(void *(*kicker)(void *vcpu)) {
     pthread_t thread;
-    pthread_create(&thread, NULL, kick_soon, guest.vcpu);
+    shown_before = guest_word(&guest, DATA);
+    pthread_create(&thread, NULL, kicker, guest.vcpu);
     guest_run(&guest, TRAPEZE_EXIT_KICKED);
     pthread_join(thread, NULL);
 }
@@ -42,10 +58,10 @@ static void run_until_kicked(void) {
 START_TEST(kick_stops_a_loop_and_the_loop_goes_on) {
     struct trapeze_registers registers = guest_protected_mode();
     GUEST_START(&guest, spin, &registers);
-    run_until_kicked();
+    run_until_kicked_by(kick_when_it_runs);
     uint64_t first = now().gpr[RAX];
     ck_assert_uint_gt(first, 0);
-    run_until_kicked();
+    run_until_kicked_by(kick_when_it_runs);
     ck_assert_uint_ne(now().gpr[RAX], first);
 }
 END_TEST
@@ -57,8 +73,8 @@ START_TEST(kick_before_run_is_kept_and_told_once) {
     trapeze_vcpu_kick(guest.vcpu);
     guest_run(&guest, TRAPEZE_EXIT_KICKED);
     ck_assert_uint_eq(now().rip, CODE);
-    run_until_kicked();
-    ck_assert_uint_eq(now().rip, CODE + 2);
+    run_until_kicked_by(kick_when_it_runs);
+    ck_assert_uint_eq(now().rip, BEHIND_HLT);
 }
 END_TEST
 
@@ -67,7 +83,7 @@ START_TEST(kick_wakes_a_halted_processor_that_stays_halted) {
     struct trapeze_registers registers = guest_protected_mode();
     GUEST_START(&guest, halt, &registers);
     for (unsigned i = 0; i < 2; i++) {
-        run_until_kicked();
+        run_until_kicked_by(i ? kick_soon : kick_when_it_runs);
         trapeze_vcpu_get_events(guest.vcpu, &events);
         ck_assert(events.halted);
     }
@@ -80,7 +96,7 @@ END_TEST
 
 static void *try_to_run(void *vcpu) {
     struct trapeze_exit exit;
-    usleep(30000);
+    wait_until_it_runs();
     enum trapeze_status status = trapeze_vcpu_run(vcpu, &exit);
     trapeze_vcpu_kick(vcpu);
     return (void *)(uintptr_t)status;
@@ -91,6 +107,7 @@ START_TEST(processor_runs_on_one_thread_at_a_time) {
     void *status;
     struct trapeze_registers registers = guest_protected_mode();
     GUEST_START(&guest, spin, &registers);
+    shown_before = guest_word(&guest, DATA);
     pthread_create(&thread, NULL, try_to_run, guest.vcpu);
     guest_run(&guest, TRAPEZE_EXIT_KICKED);
     pthread_join(thread, &status);
@@ -340,8 +357,8 @@ START_TEST(pending_events_that_are_cleared_do_not_happen) {
     trapeze_vcpu_set_events(guest.vcpu, &events);
     trapeze_vcpu_get_events(guest.vcpu, &events);
     ck_assert(!events.nmi_pending);
-    run_until_kicked();
-    ck_assert_uint_eq(now().rip, CODE + 2);
+    run_until_kicked_by(kick_when_it_runs);
+    ck_assert_uint_eq(now().rip, BEHIND_HLT);
 }
 END_TEST
 
