@@ -230,6 +230,7 @@ struct cpu_hot {
     } segment[CPU_SEGMENTS];
     uint64_t jump_base, jump_limit; /* of CS: the jump caches were filled under them */
     uint64_t bounce; /* host address that a slow access works on */
+    uint64_t bounce_addend; /* leads a read to it: in place of a page's (dispatch.c) */
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
     uint64_t window_addend[2]; /* of the current view's window, by group */
     uint32_t run;    /* 0: a poll must leave translated code */

@@ -188,7 +188,7 @@ static void code_segment_changed(struct cpu *cpu) {
 static void set_jump_mode(struct view *view, uint32_t key) {
     if (view->jump_mode == key)
         return;
-    view_flush_jumps(view);
+    view_forget_jumps(view);
     view->jump_mode = key;
 }
 

@@ -75,6 +75,14 @@ void view_fill_beside(struct view *view, uint64_t linear, const struct code_page
     view->beside[(page >> 12) % VIEW_BESIDE] = (struct view_beside){.page = page | 1, .code = code};
 }
 
+void view_fill_device(struct view *view, uint64_t linear, uint64_t physical, bool is_writable) {
+    uint64_t page = linear & ~0xfffull;
+    struct view_beside *beside = &view->beside[(page >> 12) % VIEW_BESIDE];
+    bool was_writable = beside->page == (page | 1) && !beside->code && beside->is_writable;
+    *beside = (struct view_beside){
+        .page = page | 1, .physical = physical & ~0xfffull, .is_writable = is_writable || was_writable};
+}
+
 /* Where the list was too short: by the bits, 64 entries at a time. */
 static void flush_everything(struct view *view, bool keep_global) {
     view->list_overflow = view->local_overflow = false;
@@ -241,6 +249,21 @@ void view_flush_jumps(struct view *view) {
             *(uint64_t *)&view->fetched[i] = 0;
     view->jumps_filled = 0;
     view->jumps_overflow = false;
+}
+
+void view_forget_jumps(struct view *view) {
+    enum { FEW = 256 };
+    struct view_jump *jump = view->tables->jump;
+    if (view->jumps_overflow || view->jumps_filled > FEW) {
+        view_flush_jumps(view);
+        return;
+    }
+    for (unsigned i = 0; i < view->jumps_filled; i++) {
+        unsigned index = view->jumps[i];
+        view->fetched[fetched_bit(-jump[index].negative_target) / 8] = 0; /* nobody's bit is needed when all are gone */
+        jump[index].negative_target = index == 0;
+    }
+    view->jumps_filled = 0;
 }
 
 void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {

@@ -49,11 +49,16 @@ struct view_fetch {
     uint64_t version; /* of the view's flushes, twice, | 1 when global: an older one is void */
 };
 
-/* Pages of translated code that may be written as far as the guest's tables are concerned, for the dispatcher alone. */
+/*
+ * For the dispatcher alone, pages without an entry for what is done with them: of translated code, that may be written as
+ * far as the guest's tables are concerned, and of devices.
+ */
 #define VIEW_BESIDE 8u
 struct view_beside {
     uint64_t page; /* linear page address | 1 when valid */
-    const struct code_page *code;
+    const struct code_page *code; /* NULL: a device's */
+    uint64_t physical; /* of a device: guest-physical page */
+    bool is_writable;  /* of a device: for stores, too */
 };
 
 struct code_page;
@@ -150,15 +155,27 @@ void view_drop_writes(struct view *view, uint64_t host_page);
 
 /* Remembers that the page, whose read entry is filled, may be written beside the code that was made from it. */
 void view_fill_beside(struct view *view, uint64_t linear, const struct code_page *code);
-/* What is known of such a page; NULL: nothing. */
+/* Remembers that no memory is at the page. */
+void view_fill_device(struct view *view, uint64_t linear, uint64_t physical, bool is_writable);
+static inline const struct view_beside *view_beside_at(const struct view *view, uint64_t linear) {
+    return &view->beside[(linear >> 12) % VIEW_BESIDE];
+}
+/* What is known of a page of code; NULL: nothing. */
 static inline const struct code_page *view_beside(const struct view *view, uint64_t linear) {
     uint64_t page = linear & ~0xfffull;
-    const struct view_beside *beside = &view->beside[(page >> 12) % VIEW_BESIDE];
+    const struct view_beside *beside = view_beside_at(view, linear);
     return beside->page == (page | 1) && view->tables->read_tag[view_index(page)] == -page ? beside->code : NULL;
+}
+static inline bool view_device(const struct view *view, uint64_t linear, bool is_write, uint64_t *physical) {
+    const struct view_beside *beside = view_beside_at(view, linear);
+    *physical = beside->physical | (linear & 0xfff);
+    return beside->page == ((linear & ~0xfffull) | 1) && !beside->code && (beside->is_writable || !is_write);
 }
 
 /* The jump cache. */
 void view_flush_jumps(struct view *view);
+/* The same, for the price of what is there alone: pages that it led to once may be taken for ones that it leads to. */
+void view_forget_jumps(struct view *view);
 void view_fill_jump(struct view *view, uint64_t target, uint64_t host);
 void view_drop_jump(struct view *view, uint64_t target);
 

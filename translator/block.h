@@ -51,6 +51,14 @@ struct helper_call {
 /* Of the data of SITE_READ and SITE_WRITE: the segment, whether a mask decides what is touched, whether the operand must
    be aligned to its size, whether the access is locked, and whether a pending x87 error comes before its faults. */
 enum { SITE_SEGMENT_BITS = 7, SITE_MASKED = 8, SITE_ALIGNED = 16, SITE_LOCKED = 32, SITE_X87 = 64 };
+/*
+ * And without MODE_SLOW: a read that is the instruction's only access, so that it may be made from a buffer; a store of a
+ * general register, or of an immediate of 32 bits, that does nothing else.
+ */
+enum {
+    SITE_SOLE = 128, SITE_MOVE = 256, SITE_MOVE_IMMEDIATE = 512, SITE_HIGH_BYTE = 1024,
+    SITE_REGISTER_SHIFT = 16, SITE_IMMEDIATE_SHIFT = 32
+};
 
 #define BLOCK_NO_PAGE (~0ull)
 #define BLOCK_SWAPS 5

@@ -1,6 +1,6 @@
 /*
- * Where translated code goes when it cannot go on by itself: a shadow page table miss, a slow access, an instruction
- * that a C function runs, an exit to a block that is not linked. Light code: the guest's vector state is live.
+ * Where translated code goes when it cannot go on by itself: an instruction that a C function runs, an exit to a block
+ * that is not linked; misses are in miss.c, slow accesses in slow_access.c. Light code: the guest's vector state is live.
  */
 #include "cpu/interrupt.h"
 #include "cpu/io.h"
@@ -110,7 +110,7 @@ static inline bool awaits_event(struct cpu *cpu) {
     return (cpu->hot.rflags & FLAG_IF) && atomic_load_explicit(&cpu->intr, memory_order_relaxed);
 }
 
-static inline bool must_leave(struct cpu *cpu) {
+bool dispatch_must_leave(struct cpu *cpu) {
     if (__atomic_load_n(&cpu->hot.run, __ATOMIC_RELAXED) == 0)
         return true;
     return !cpu->interrupt_shadow && awaits_event(cpu);
@@ -168,11 +168,42 @@ static uint64_t find_in_jump_cache(struct cpu *cpu, uint32_t key) {
     return jump->negative_target == -cpu->hot.rip ? jump->host : 0;
 }
 
+/*
+ * An interrupt that is all there is to look at, from a controller that is light, is taken without leaving for the run loop.
+ * False: leave.
+ */
+static bool take_interrupt(struct cpu *cpu) {
+    const struct trapeze_interrupt_controller *controller = &cpu->interrupt_controller;
+    struct cpu_translator *translator = cpu_translator(cpu);
+    if (!controller->is_light || !controller->acknowledge || cpu->config->unclaimed_exits || cpu->debug.single_step ||
+        translator->latched || cpu->stop != CPU_STOP_NONE || engine_logs(cpu->engine, TRAPEZE_LOG_INT))
+        return false;
+    __atomic_store_n(&cpu->hot.run, 1, __ATOMIC_SEQ_CST);
+    uint32_t arrived = atomic_exchange(&cpu->requests, 0);
+    if (arrived & ~(uint32_t)REQUEST_INTR) {
+        atomic_fetch_or(&cpu->requests, arrived);
+        __atomic_store_n(&cpu->hot.run, 0, __ATOMIC_SEQ_CST);
+        return false;
+    }
+    if (cpu->interrupt_shadow || !(cpu->hot.rflags & FLAG_IF) || !atomic_load(&cpu->intr))
+        return true;
+    int vector = controller->acknowledge(controller->opaque);
+    if (vector < 0)
+        return true;
+    translator->link_site = NULL;
+    cpu->statistics.interrupts++;
+    cpu_window_sample(cpu);
+    if (cpu_deliver_interrupt(cpu, (unsigned)vector) != CPU_STOP)
+        return true;
+    cpu->stop = CPU_STOP_SHUTDOWN;
+    return false;
+}
+
 uint64_t engine_dispatch(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
     cpu->statistics.dispatches++;
     for (;;) {
-        if (must_leave(cpu))
+        if (dispatch_must_leave(cpu) && !take_interrupt(cpu))
             return 0;
         if (cpu->interrupt_shadow && awaits_event(cpu))
             translator->slow = true; /* one instruction, then look again */
@@ -282,81 +313,6 @@ uint64_t dispatch_lost(struct cpu *cpu) {
     return 0;
 }
 
-/* ---- Shadow page table misses ---- */
-
-static void tell_fill(struct cpu *cpu, uint64_t rip, uint64_t linear, unsigned access, const struct cpu_place *place) {
-    struct fill_report report = {cpu, rip, linear, place->physical.value, access == ACCESS_WRITE, place->host != NULL};
-    cpu->call_full(cpu, engine_report_fill, &report);
-}
-
-/* Data on a page with code. With one vCPU alone: another one might be reading the bytes as code just now. */
-static bool may_store_beside_code(struct cpu *cpu, const struct site *site) {
-    return site->kind == SITE_WRITE && cpu->engine->vcpu_count == 1 && !cpu_is_watching(cpu) &&
-           !(site->data & SITE_MASKED);
-}
-
-/* A store where the page is known from the last one. */
-static bool stores_beside_code(struct cpu *cpu, const struct site *site, uint64_t linear) {
-    const struct code_page *code = view_beside(cpu->hot.view, linear);
-    return code && may_store_beside_code(cpu, site) && !dispatch_is_misaligned(site, linear) &&
-           memory_store_misses_code(code, linear, site->info);
-}
-
-static bool begins_to_store_beside_code(struct cpu *cpu, const struct site *site, uint64_t linear,
-                                        const struct cpu_place *place) {
-    if (!may_store_beside_code(cpu, site) || !place->host || (place->region->flags & TRAPEZE_MEMORY_READ_ONLY))
-        return false;
-    const struct code_page *code = memory_code_page(place->region, place->physical);
-    view_fill_beside(cpu->hot.view, linear, code);
-    return memory_store_misses_code(code, linear, site->info);
-}
-
-/* The instruction runs again, in code that uses the window. */
-static uint64_t open_window(struct cpu *cpu, const struct block *block, const struct site *site) {
-    flags_in(cpu);
-    cpu->hot.rip = block->rip + site->guest;
-    cpu_mode_changed(cpu);
-    return dispatch_again(cpu, block);
-}
-
-uint64_t engine_miss(struct cpu *cpu, uint64_t return_address) {
-    struct block *block;
-    const struct site *site = dispatch_site(cpu, return_address, &block);
-    if (!site)
-        return dispatch_lost(cpu);
-    uint64_t linear = scratch_s(cpu);
-    bool in_page = (linear & MEMORY_PAGE_MASK) + site->info <= MEMORY_PAGE;
-    if (in_page && stores_beside_code(cpu, site, linear))
-        return return_address; /* this once, by the addend that is there for reads */
-    /* Supervisor pages with AC set and the like depend on RFLAGS, whose part in hot.rflags is always current. */
-    if (site->kind != SITE_SEGMENT && in_page && cpu_is_canonical(linear)) {
-        struct cpu_place place;
-        unsigned access = site->kind == SITE_WRITE ? ACCESS_WRITE : ACCESS_READ;
-        if (dispatch_is_misaligned(site, linear) && !(site->data & SITE_MASKED)) {
-            flags_in(cpu);
-            cpu->hot.rip = block->rip + site->guest;
-            return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
-        }
-        enum cpu_result result = cpu_fill(cpu, linear, access, &place);
-        if (result == CPU_NEXT && engine_logs(cpu->engine, TRAPEZE_LOG_MMU))
-            tell_fill(cpu, block->rip + site->guest, linear, access, &place);
-        if (result == CPU_NEXT && place.is_direct && !cpu_window_is_due(cpu))
-            return (uint64_t)block->host + site->other;
-        if (result == CPU_NEXT && place.is_direct)
-            return open_window(cpu, block, site);
-        if (result == CPU_NEXT && begins_to_store_beside_code(cpu, site, linear, &place))
-            return return_address;
-        if (result == CPU_FAULT && !(site->data & SITE_MASKED)) {
-            flags_in(cpu);
-            cpu->hot.rip = block->rip + site->guest;
-            return dispatch_after(cpu, dispatch_operand_fault(cpu, site, CPU_FAULT));
-        }
-    }
-    flags_in(cpu);
-    cpu->hot.rip = block->rip + site->guest;
-    return dispatch_slowly(cpu, block);
-}
-
 /* ---- Instructions that C functions run ---- */
 
 static void report_helper(struct cpu *cpu, const struct helper_call *call, enum cpu_result result, bool is_new_space) {
@@ -400,7 +356,7 @@ static uint64_t end_helper(struct cpu *cpu, const struct helper_call *call, enum
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
     if (result == CPU_JUMP || cpu->watch_hits || cpu->debug.hit)
         return dispatch_after(cpu, result);
-    if (call->ends_block || has_lost_pages || must_leave(cpu))
+    if (call->ends_block || has_lost_pages || dispatch_must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);
     return return_address;

@@ -27,6 +27,8 @@ uint64_t dispatch_after(struct cpu *cpu, enum cpu_result result);
 uint64_t dispatch_again(struct cpu *cpu, const struct block *block);
 /* The same, alone and with its accesses the slow way. */
 uint64_t dispatch_slowly(struct cpu *cpu, const struct block *block);
+/* Whether the run loop, or the dispatcher, has something to do before the next instruction. */
+bool dispatch_must_leave(struct cpu *cpu);
 /* The site behind a call that left, and its block; NULL when there is none. */
 const struct site *dispatch_site(struct cpu *cpu, uint64_t return_address, struct block **block);
 /* A way out without a site is a bug of the translator; stops this vCPU rather than run on. */

@@ -23,6 +23,7 @@
 struct stubs {
     uint64_t enter;    /* void enter(struct cpu *, uint64_t host): returns when a C function answers 0 */
     uint64_t miss;     /* SITE_READ, SITE_WRITE, SITE_SEGMENT; S is the address */
+    uint64_t miss_read, miss_write; /* the first two, with the index in T; a crossing of two pages may need no C */
     uint64_t resume;   /* goes on at hot.raw[0] with all of the guest's state; rbx is the cpu */
     uint64_t helper;   /* S is the helper_call */
     uint64_t helped;   /* the host's RET at the end of it */

@@ -113,6 +113,25 @@ static void emit_segment(struct translation *t, unsigned segment, unsigned size,
 
 static unsigned site_flags(const struct translation *t, unsigned size);
 
+/* What a C function may do in place of the access: see SITE_SOLE and what follows it. */
+static int64_t site_move(const struct translation *t, enum memory_kind kind) {
+    const struct instruction *in = &t->in;
+    if (in->rule.kind != RULE_COPY)
+        return 0;
+    if (kind == MEMORY_READ)
+        return SITE_SOLE;
+    const ZydisDecodedOperand *source = &in->operand[1];
+    if (in->z->mnemonic != ZYDIS_MNEMONIC_MOV || t->loop.is_found)
+        return 0;
+    if (source->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !in->variable)
+        return SITE_MOVE_IMMEDIATE | (int64_t)((uint64_t)source->imm.value.s << SITE_IMMEDIATE_SHIFT);
+    bool high;
+    unsigned guest = source->type == ZYDIS_OPERAND_TYPE_REGISTER ? decode_gpr(source->reg.value, &high) : CPU_NO_REGISTER;
+    if (guest == CPU_NO_REGISTER)
+        return 0;
+    return SITE_MOVE | (high ? SITE_HIGH_BYTE : 0) | (int64_t)guest << SITE_REGISTER_SHIFT;
+}
+
 static void emit_soft(struct translation *t, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
     t->has_addend_b = false; /* T is the index */
@@ -125,11 +144,11 @@ static void emit_soft(struct translation *t, unsigned size, enum memory_kind kin
     emit_add_lea(e, REG_A, REG_S, REG_A, (int32_t)size - 1);
     emit_shrx(e, REG_A, REG_A, REG_R);
     uint8_t *hit = emit_jrcxz(e);
-    emit_call(e, t->engine->stubs.miss);
+    emit_call(e, kind == MEMORY_READ ? t->engine->stubs.miss_read : t->engine->stubs.miss_write);
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
     site->info = (uint8_t)size;
     site->other = again;
-    site->data = site_flags(t, size);
+    site->data = site_flags(t, size) | site_move(t, kind);
     emit_here(e, hit);
     struct emit_memory addend = memory_indexed(REG_R, REG_T, 8, R_TABLE(addend));
     emit_op_memory(e, 0, true, 0x8b, REG_A, &addend);

@@ -217,6 +217,51 @@ static void emit_set_flags(struct emitter *e, struct stubs *stubs) {
     emit_u8(e, 0xc3);
 }
 
+/*
+ * A miss that only crosses into the next page, where both pages are in the tables and side by side on the host: back to
+ * the access, which then reaches over the boundary. Else falls through with S as it was.
+ */
+static void emit_crossing(struct emitter *e, int32_t tags) {
+    struct emit_memory tag = memory_indexed(REG_R, REG_T, 8, tags);
+    struct emit_memory addend = memory_indexed(REG_R, REG_T, 8, R_TABLE(addend));
+    struct emit_memory addend_before = memory_indexed(REG_R, REG_T, 8, R_TABLE(addend) - 8);
+    struct emit_memory next = memory_at(REG_T, 1);
+    static const uint8_t not_a[] = {0x48, 0xf7, 0xd1}, skip[] = {0xeb, 0};
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &tag); /* its first byte is in the page */
+    emit_add_lea(e, REG_A, REG_S, REG_A, 0);
+    emit_shrx(e, REG_A, REG_A, REG_R);
+    uint8_t *begins_here = emit_jrcxz(e);
+    emit_bytes(e, skip, sizeof skip);
+    uint8_t *misses = e->at;
+    emit_here(e, begins_here);
+    emit_lea(e, false, REG_A, &next);
+    emit_zero_extend16(e, REG_A, REG_A);
+    uint8_t *wraps = emit_jrcxz(e); /* the index, so that there is no entry in front of the next page's */
+    emit_mov(e, REG_T, REG_A);
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
+    emit_add_lea(e, REG_A, REG_S, REG_A, MEMORY_PAGE);
+    emit_shrx(e, REG_A, REG_A, REG_R);
+    uint8_t *has_next = emit_jrcxz(e);
+    emit_bytes(e, skip, sizeof skip);
+    uint8_t *lacks_next = e->at;
+    emit_here(e, has_next);
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &addend);
+    emit_op_memory(e, 0, true, 0x8b, REG_T, &addend_before);
+    emit_bytes(e, not_a, sizeof not_a);
+    emit_add_lea(e, REG_A, REG_T, REG_A, 1); /* the difference of the two */
+    emit_rorx(e, REG_T, REG_S, 12);
+    emit_zero_extend16(e, REG_T, REG_T);
+    uint8_t *is_contiguous = emit_jrcxz(e);
+    emit_bytes(e, skip, sizeof skip);
+    uint8_t *apart = e->at;
+    emit_here(e, is_contiguous);
+    emit_u8(e, 0xc3); /* ret */
+    emit_here(e, misses);
+    emit_here(e, wraps);
+    emit_here(e, lacks_next);
+    emit_here(e, apart);
+}
+
 bool stubs_create(struct engine *engine) {
     struct emitter e;
     if (!code_cache_reserve(&engine->cache, 8192, &e))
@@ -225,6 +270,12 @@ bool stubs_create(struct engine *engine) {
     uint64_t leave;
     emit_enter(&e, stubs, &leave);
     stubs->miss = emit_way_out(&e, engine_miss, leave);
+    stubs->miss_read = emit_address(&e);
+    emit_crossing(&e, R_TABLE(read_tag));
+    emit_jump(&e, stubs->miss);
+    stubs->miss_write = emit_address(&e);
+    emit_crossing(&e, R_TABLE(write_tag));
+    emit_jump(&e, stubs->miss);
     emit_helper_stub(&e, stubs, leave);
     stubs->exit = emit_way_out(&e, engine_exit, leave);
     stubs->indirect = emit_way_out(&e, engine_indirect, leave);

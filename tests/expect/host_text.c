@@ -65,7 +65,8 @@ static const char *stub_name(const struct stubs *stubs, uint64_t address) {
         uint64_t address;
         const char *name;
     } names[] = {
-        {stubs->miss, "miss"},         {stubs->helper, "helper"},   {stubs->exit, "exit"},
+        {stubs->miss, "miss"},         {stubs->miss_read, "miss_read"}, {stubs->miss_write, "miss_write"},
+        {stubs->helper, "helper"},     {stubs->exit, "exit"},
         {stubs->indirect, "indirect"}, {stubs->prepare, "prepare"}, {stubs->commit, "commit"},
         {stubs->returned, "returned"}, {stubs->set_flags, "set_flags"},
     };
