@@ -549,12 +549,45 @@ static void copy_high_registers(struct translation *t, struct copy *copy) {
         emit_mov(&t->e, t->home[CPU_RCX], REG_A);
 }
 
+/* ---- Divisions ---- */
+
+/*
+ * #DE of a divisor of 0 without a host signal: the divisor is looked at first. A quotient that does not fit is a signal
+ * still, and so is everything in a loop, whose registers only a signal finds.
+ */
+static void emit_divisor_check(struct translation *t, struct copy *copy) {
+    struct emitter *e = &t->e;
+    unsigned bits = t->in.operand[0].size, opcode = bits == 8 ? 0x0fb6 : bits == 16 ? 0x0fb7 : 0x8b;
+    if (copy->memory) {
+        emit_flatten(t, &copy->place, REG_S);
+        emit_op_memory(e, 0, bits == 64, opcode, REG_A, &copy->place);
+    } else {
+        unsigned divisor = emit_guest(t, copy->rm.guest, REG_S);
+        bool is_high = bits == 8 && divisor >= HOST_RSP && divisor <= HOST_RDI; /* AH to BH, without REX */
+        if (is_high)
+            emit_mov(e, REG_S, divisor);
+        emit_op_register(e, 0, bits == 64, opcode, REG_A, is_high ? REG_S : divisor);
+    }
+    uint8_t *is_zero = emit_jrcxz(e);
+    static const uint8_t skip[] = {0xeb, 5}; /* the call */
+    emit_bytes(e, skip, sizeof skip);
+    emit_here(e, is_zero);
+    emit_call(e, t->engine->stubs.exit);
+    add_site(t, SITE_RAISE)->data = VECTOR_DE;
+}
+
+static bool is_division(const struct translation *t) {
+    return t->in.z->mnemonic == ZYDIS_MNEMONIC_DIV || t->in.z->mnemonic == ZYDIS_MNEMONIC_IDIV;
+}
+
 /* ---- The whole ---- */
 
 static void make_copy(struct translation *t, struct copy *copy) {
     note_operands(t, copy);
     if (copy->memory)
         copy->place = emit_operand(t, copy->memory, copy->kind);
+    if (is_division(t) && !copy->rm.high && !t->loop.is_found)
+        emit_divisor_check(t, copy);
     if (copy->reg.high || copy->rm.high || copy->opcode.high) {
         if (copy->memory)
             copy_high_memory(t, copy);
@@ -620,6 +653,6 @@ void translate_copy(struct translation *t) {
     const uint8_t *start = t->e.at;
     struct copy copy = {0};
     make_copy(t, &copy);
-    if (t->in.template && !copy.memory)
+    if (t->in.template && !copy.memory && !is_division(t)) /* with its way out, a division lies where it lies */
         keep_template(t, start);
 }

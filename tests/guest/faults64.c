@@ -448,6 +448,90 @@ static void faults_push_rf(void) {
     check("int_pushes_rf_clear", state.flags & RF, 0);
 }
 
+/* ---- Division ---- */
+
+#define EACH_DIVISION(X)                                                                                               \
+    X(div_cl, "div %cl")                                                                                               \
+    X(div_bpl, "div %bpl")                                                                                             \
+    X(div_spl, "mov %rsp, %r8\n xor %esp, %esp\n div %spl")                                                            \
+    X(div_bh, "xor %ebx, %ebx\n div %bh")                                                                              \
+    X(div_r14b, "div %r14b")                                                                                           \
+    X(div_cx, "div %cx")                                                                                               \
+    X(div_ecx, "div %ecx")                                                                                             \
+    X(div_rcx, "div %rcx")                                                                                             \
+    X(div_r14, "div %r14")                                                                                             \
+    X(idiv_cl, "idiv %cl")                                                                                             \
+    X(idiv_r14w, "idiv %r14w")                                                                                         \
+    X(idiv_ecx, "idiv %ecx")                                                                                           \
+    X(idiv_rbp, "idiv %rbp")                                                                                           \
+    X(div_memory_8, "divb (%rbx)")                                                                                     \
+    X(div_memory_16, "divw (%rbx)")                                                                                    \
+    X(div_memory_32, "divl (%rbx)")                                                                                    \
+    X(div_memory_64, "divq (%rbx)")                                                                                    \
+    X(idiv_memory_64, "idivq (%rbx)")                                                                                  \
+    X(idiv_memory_8, "idivb 8(%rbx)")
+#define DIVISION(name, instruction) SNIPPET(s_##name, "mov %rsi, %rsi", instruction);
+EACH_DIVISION(DIVISION)
+#define DIVISION_ROW(name, instruction) {#name, s_##name},
+
+/* Divisors are in rcx, rbp, r14 and at rbx; upper bytes are set where the operand is narrower. */
+static void divide(const char *name, const uint8_t *code, uint64_t divisor, uint64_t dividend, unsigned want) {
+    static uint64_t cell[2];
+    struct state state;
+    cell[0] = cell[1] = divisor;
+    state_init(&state, code);
+    state.gpr[RCX] = state.gpr[RBP] = state.gpr[R14] = divisor;
+    state.gpr[RBX] = (word)cell;
+    state.gpr[RAX] = dividend;
+    state.gpr[RDX] = 0;
+    run(&state);
+    check_quiet_detail(name, "vector", state.vector, want);
+    if (want == V_END)
+        return;
+    check_quiet_detail(name, "rax is as before", state.gpr[RAX], dividend);
+    check_quiet_detail(name, "rdx is as before", state.gpr[RDX], 0);
+}
+
+static void divisions_fault_precisely(void) {
+    static const struct {
+        const char *name;
+        const uint8_t *code;
+    } rows[] = {EACH_DIVISION(DIVISION_ROW)};
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        bool is_byte = rows[i].code == s_div_cl || rows[i].code == s_idiv_cl;
+        for (unsigned time = 0; time < 3; time++) {
+            divide(rows[i].name, rows[i].code, 0, 6, V_DE);
+            if (rows[i].code == s_div_spl || rows[i].code == s_div_bh)
+                continue;
+            divide(rows[i].name, rows[i].code, 0x0303030303030303, 6, V_END);
+            divide(rows[i].name, rows[i].code, is_byte ? 0x1100 : 0, 6, V_DE);
+        }
+    }
+    divide("quotient_does_not_fit", s_div_cl, 1, 0x100, V_DE);
+    divide("quotient_fits", s_div_cl, 1, 0xff, V_END);
+    divide("negative_quotient_does_not_fit", s_idiv_cl, 0xff, 0x81, V_DE);
+    divide("upper_part_of_ecx_is_no_divisor", s_div_ecx, 1ull << 32, 6, V_DE);
+    divide("upper_part_of_cx_is_no_divisor", s_div_cx, 1ull << 16, 6, V_DE);
+    divide("upper_part_of_rcx_is_one", s_div_rcx, 1ull << 32, 6, V_END);
+    divide("next_byte_is_no_divisor", s_div_memory_8, 0x100, 6, V_DE);
+    divide("fifth_byte_is_no_divisor", s_div_memory_32, 1ull << 32, 6, V_DE);
+    check("divisions_fault_precisely", 0, 0);
+}
+
+/* In a loop, whose registers may be elsewhere: r11 counts, and the divisor falls to 0. */
+SNIPPET(s_loop_divide, "mov $9, %r11d\n mov $5, %ecx\n xor %r10d, %r10d",
+        "1: dec %ecx\n mov $100, %eax\n xor %edx, %edx\n add %r11, %r10\n div %ecx\n cmp $77, %eax\n jne 1b");
+
+static void division_in_a_loop_faults_precisely(void) {
+    struct state state;
+    state_init(&state, s_loop_divide);
+    run(&state);
+    check("loop_ends_in_de", state.vector, V_DE);
+    check("loop_rcx", state.gpr[RCX], 0);
+    check("loop_r10", state.gpr[R10], 45);
+    check("loop_rax", state.gpr[RAX], 100);
+}
+
 int main(void) {
     set_up();
     every_access_faults_precisely(false);
@@ -461,5 +545,7 @@ int main(void) {
     stack_addresses_of_push_and_pop();
     fetches_fault_precisely();
     faults_push_rf();
+    divisions_fault_precisely();
+    division_in_a_loop_faults_precisely();
     return 0;
 }

@@ -41,6 +41,8 @@ static void visit(void *opaque, const uint8_t *bytes) {
     if (!decode(c->decoder, key, bytes, FORM_BYTES, RIP, &in) || in.rule.kind != RULE_COPY ||
         decoded_forms_has_memory(&in))
         return;
+    if (in.z->mnemonic == ZYDIS_MNEMONIC_DIV || in.z->mnemonic == ZYDIS_MNEMONIC_IDIV)
+        return; /* they have a way out of their own, so they are made each time */
     uint8_t other[FORM_BYTES];
     unsigned length = in.z->length, first_size, size, fresh_size, immediate = in.z->raw.imm[0].size / 8u;
     memcpy(other, bytes, sizeof other);
