@@ -232,12 +232,15 @@ struct cpu_hot {
     uint64_t bounce; /* host address that a slow access works on */
     uint64_t bounce_addend; /* leads a read to it: in place of a page's (dispatch.c) */
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
-    uint64_t window_addend[2]; /* of the current view's window, by group */
-    uint32_t run;    /* 0: a poll must leave translated code */
     uint32_t clac_leaves; /* the view that CLAC switches to has a window: it is for C */
+    uint32_t pad;
     uint64_t rip;
     uint64_t rflags; /* in C: all of RFLAGS. While translated code runs: all but the arithmetic flags and DF */
-    uint64_t gpr[CPU_REGISTERS]; /* last: within disp8 of R */
+    /* Last, what is within one byte's displacement of R. */
+    uint64_t gpr[CPU_REGISTERS];
+    uint64_t window_addend[2]; /* of the current view's window, by group */
+    uint32_t run;       /* 0: a poll must leave translated code */
+    uint32_t countdown; /* polls of user code without a window until it counts as a sample (cpu/window.c) */
 };
 
 struct cpu {

@@ -6,6 +6,7 @@
 
 enum {
     MERIT_TO_OPEN = 2,      /* samples */
+    POLLS = 100000,         /* that count as a sample: a third of a millisecond in a small loop, more in large code */
     MOST_PATIENCE = 64,
     MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
     EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
@@ -354,4 +355,13 @@ bool cpu_window_is_due(struct cpu *cpu) {
     view->window_sampled = now;
     view->window_merit++;
     return view->window_merit >= (view->window ? view->window_patience : MERIT_TO_OPEN) && qualifies(cpu, cpu->mode_key);
+}
+
+void cpu_window_count(struct cpu *cpu) {
+    if (cpu->hot.countdown)
+        return;
+    cpu->hot.countdown = POLLS;
+    cpu_window_sample(cpu);
+    if (cpu->cpl == 3)
+        cpu_mode_changed(cpu);
 }

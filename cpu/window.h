@@ -16,6 +16,8 @@
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key);
 /* An interrupt found the vCPU at work: one sample for the current view. */
 void cpu_window_sample(struct cpu *cpu);
+/* Where polls leave: full state. When hot.countdown is at 0, that is a sample, too, and the mode key may change. */
+void cpu_window_count(struct cpu *cpu);
 /*
  * The software tables had to be filled, which is as good a sample for supervisor code that is not interrupted. True: there
  * have been enough, and cpu_mode_changed is to look after the window.

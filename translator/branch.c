@@ -103,6 +103,8 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         late->is_emitted = true;
         if (late->branch)
             emit_here(&t->e, late->branch);
+        if (late->second)
+            emit_here(&t->e, late->second);
         if (late->call)
             emit_jump_here(&t->e, late->call + 4);
         if (late->leaves_loop) { /* only then to where the exit leads */
@@ -121,11 +123,27 @@ void emit_late_exits(struct translation *t) {
     emit_pending_exits(t, 0, false);
 }
 
-/* Leaves for rip, or for S, when hot.run is 0. */
+/* Whether the code may be worth a window and should be made again for it (cpu/window.c). */
+static bool counts_polls(const struct translation *t) {
+    const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_FLAT;
+    if ((t->key & (MODE_WINDOW | MODE_VM86)) || (t->key & MODE_CPL) != MODE_CPL || t->cpu->windows != CPU_WINDOWS_AUTO)
+        return false;
+    return (t->key & MODE_CODE) == MODE_CODE64 || (t->key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
+}
+
+/* Leaves for rip, or for S, when hot.run is 0, or when enough polls have been counted. */
 static struct late_exit *emit_poll(struct translation *t, uint64_t rip) {
-    emit_load32(&t->e, REG_A, R_STATE(hot.run));
+    struct emitter *e = &t->e;
+    emit_load32(e, REG_A, R_STATE(hot.run));
     struct late_exit *late = add_late(t, rip);
-    late->branch = emit_jrcxz(&t->e);
+    late->branch = emit_jrcxz(e);
+    if (counts_polls(t)) {
+        struct emit_memory less = memory_at(REG_A, -1);
+        emit_load32(e, REG_A, R_STATE(hot.countdown));
+        emit_lea(e, false, REG_A, &less);
+        emit_store32(e, R_STATE(hot.countdown), REG_A);
+        late->second = emit_jrcxz(e);
+    }
     return late;
 }
 

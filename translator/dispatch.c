@@ -427,6 +427,7 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
         cpu->hot.rip &= 0xffffffffu;
     if (block->key & MODE_TF)
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    cpu_window_count(cpu);
     if (site->info)
         cpu->interrupt_shadow = true;
     if (cpu->watch_hits || cpu->debug.hit)
@@ -465,5 +466,6 @@ uint64_t engine_indirect(struct cpu *cpu, uint64_t return_address) {
         return dispatch_after(cpu, cpu_fault_code(cpu, VECTOR_GP, 0));
     if (cpu->mode_key & MODE_TF)
         return dispatch_after(cpu, cpu_fault_debug(cpu, DR6_BS | take_hits(cpu), true));
+    cpu_window_count(cpu);
     return dispatch_after(cpu, CPU_NEXT);
 }

@@ -78,6 +78,7 @@ struct instruction {
 /* A jump to code at the end of the block: a short branch to patch, and an exit to emit there. */
 struct late_exit {
     uint8_t *branch;      /* of emit_jrcxz, or NULL */
+    uint8_t *second;      /* another one, likewise */
     uint8_t *call;        /* displacement of a 32-bit call or jcc to patch, or NULL */
     uint64_t target;
     bool is_indirect;     /* leave by S instead of for target */
