@@ -207,20 +207,9 @@ bool uses_window(const struct translation *t) {
            engine_site_form(t->engine, instruction_physical(t)) != FORM_SOFT;
 }
 
-/* What the guest register held when the block was asked for, if it has not been written since; stacks do not move far. */
-static bool known_value(const struct translation *t, unsigned guest, uint64_t *value) {
-    if (guest == CPU_NO_REGISTER)
-        *value = 0;
-    else if ((t->written & (1u << guest)) && guest != CPU_RSP)
-        return false;
-    else
-        *value = t->cpu->hot.gpr[guest];
-    return true;
-}
-
 enum site_form form_of(const struct translation *t, const struct address *address) {
     enum site_form form = engine_site_form(t->engine, instruction_physical(t));
-    uint64_t base, index;
+    uint64_t linear;
     if (form != FORM_UNKNOWN)
         return form;
     if (!(t->key & MODE_CPL)) /* a kernel keeps to its half, and so do the groups */
@@ -228,11 +217,8 @@ enum site_form form_of(const struct translation *t, const struct address *addres
     const struct window *window = t->cpu->hot.view->window;
     if (!window)
         return FORM_TABLE;
-    if (!known_value(t, address->base, &base) || !known_value(t, address->index, &index))
+    if (!guess_address(t, address, &linear))
         return window->has_group[WINDOW_B] ? FORM_TABLE : FORM_A;
-    uint64_t linear = base + index * address->scale + (uint64_t)address->displacement;
-    if (address->segment == CPU_FS || address->segment == CPU_GS)
-        linear += t->cpu->segment[address->segment].base;
     return window_group(window, linear) == WINDOW_B ? FORM_B : FORM_A;
 }
 
@@ -490,6 +476,8 @@ static void note_constant(struct translation *t) {
 }
 
 void note_written(struct translation *t) {
+    if ((t->key & MODE_WINDOW) && (t->key & MODE_CPL))
+        guess_next(t);
     if (t->in.rule.kind == RULE_HELPER)
         forget_checks(t); /* the C function may have changed more than registers */
     const struct copy_template *template = t->in.template;

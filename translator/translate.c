@@ -463,6 +463,7 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
         t.slot[i] = R_GPR(i);
     }
     *t.block = (struct block){.rip = t.start_rip, .physical = physical, .second_page = BLOCK_NO_PAGE, .key = key};
+    guess_start(&t);
     struct memory_region *region = memory_find(cpu->memory, guest_physical_at(physical));
     t.code = region ? memory_code_page(region, guest_physical_at(physical)) : NULL;
     if (bytes && !t.code->variables)

@@ -115,8 +115,10 @@ struct translation {
     bool must_retry;           /* bytes that were data are code here */
     struct code_page *code;    /* of the first instruction's page; NULL: no memory there */
     bool skips_poll;           /* the instruction is in the shadow of STI */
+    uint64_t guess[CPU_REGISTERS]; /* what registers will probably hold (guess.c), */
+    uint16_t guessed;          /* those that it knows something of */
     uint32_t written;          /* guest registers that the block has changed so far */
-    uint32_t constants;        /* and those that its last change gave a constant */
+    uint32_t constants;        /* and those that their last change gave a constant */
     uint64_t constant[CPU_REGISTERS];
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
@@ -203,6 +205,13 @@ struct emit_memory emit_operand(struct translation *t, const ZydisDecodedOperand
 
 /* ---- masked.c ---- */
 bool is_masked_access(const struct instruction *in);
+
+/* ---- guess.c ---- */
+void guess_start(struct translation *t);
+/* Behind each instruction of a block made for a window. */
+void guess_next(struct translation *t);
+bool guess_register(const struct translation *t, unsigned guest, uint64_t *value);
+bool guess_address(const struct translation *t, const struct address *address, uint64_t *linear);
 
 /* ---- copy.c ---- */
 void translate_copy(struct translation *t);
