@@ -68,6 +68,13 @@ struct block_swap {
     uint8_t inner, outer;
 };
 
+#define BLOCK_CHECKS 4
+
+/* Host offsets of the checks in front of a part of a loop, and the offset of the part's first instruction. */
+struct block_check {
+    uint16_t start, end, guest;
+};
+
 struct block {
     uint64_t rip, physical; /* of the first instruction */
     uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
@@ -79,8 +86,9 @@ struct block {
     bool is_valid;
     uint8_t swap_count;
     struct block_swap swap[BLOCK_SWAPS];
-    uint16_t check_end;     /* host offsets: of a loop's checks, 0: none, */
-    uint16_t loop_start, loop_end; /* and of its rounds, where the swaps are in force */
+    uint8_t check_count;
+    struct block_check check[BLOCK_CHECKS];
+    uint16_t loop_start, loop_end; /* host offsets of a loop's rounds, where the swaps are in force */
     struct site *sites;
     struct instruction_map *instructions;
     struct site *incoming;  /* exits linked to this block */

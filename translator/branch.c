@@ -101,6 +101,10 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         if (late->is_emitted || (polls_only && !late->branch))
             continue;
         late->is_emitted = true;
+        if (late->leaves_loop && loop_label(t, late->target)) {
+            emit_jump_to(late->call + 4, loop_label(t, late->target));
+            continue;
+        }
         if (late->branch)
             emit_here(&t->e, late->branch);
         if (late->second)
@@ -110,6 +114,9 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         if (late->leaves_loop) { /* only then to where the exit leads */
             loop_leave(t);
             emit_exit(t, late->target);
+        } else if (late->is_poll) {
+            loop_leave(t);
+            emit_exit_call(t, late->target, NULL);
         } else if (late->is_indirect) {
             emit_indirect_exit(t);
         } else {
@@ -157,9 +164,72 @@ static void emit_lookup_jump(struct translation *t, unsigned form);
 
 /* ---- Direct branches ---- */
 
+enum { ALWAYS = 16 };
+
+/* A branch of 32 bits. */
+static void emit_branch(struct emitter *e, unsigned condition, uint64_t to) {
+    if (condition == ALWAYS)
+        emit_jump(e, to);
+    else
+        emit_jcc(e, condition, to);
+}
+
+/* The same behind a poll in a loop, whose end may be far. */
+static void emit_polled_branch(struct translation *t, unsigned condition, uint64_t to) {
+    struct emitter *e = &t->e;
+    emit_load32(e, REG_A, R_STATE(hot.run));
+    uint8_t *is_pending = emit_jrcxz(e), *over = NULL;
+    emit_branch(e, condition, to);
+    uint8_t *branched = e->at;
+    if (condition != ALWAYS) {
+        emit_u8(e, 0xeb);
+        emit_u8(e, 0);
+        over = e->at;
+    }
+    emit_here(e, is_pending);
+    emit_jump(e, emit_address(e));
+    struct late_exit *late = add_late(t, t->in.rip);
+    late->call = e->at - 4;
+    late->is_poll = true;
+    if (over)
+        emit_here(e, over);
+    t->loop.branched = branched;
+}
+
+/* Within a loop: to another place in it, or out of it with the registers put back. */
+static void translate_loop_branch(struct translation *t, unsigned condition, uint64_t target) {
+    struct emitter *e = &t->e;
+    bool is_last = loop_is_last(t), has_poll = needs_poll(t, target);
+    uint8_t *to = loop_target(t, target);
+    uint64_t host = to ? (uint64_t)to + (uint64_t)e->delta : emit_address(e);
+    if (has_poll)
+        emit_polled_branch(t, condition, host);
+    else
+        emit_branch(e, condition, host);
+    if (!to) { /* forward, or out of the loop, which emit_late_exits finds out */
+        struct late_exit *late = add_late(t, target);
+        late->call = (has_poll ? t->loop.branched : e->at) - 4;
+        late->leaves_loop = true;
+    }
+    if (condition == ALWAYS)
+        forget_checks(t);
+    if (!is_last)
+        return;
+    if (condition != ALWAYS)
+        loop_leave(t);
+    loop_end(t);
+    t->ended = true;
+    if (condition != ALWAYS)
+        emit_exit(t, fall_through(t));
+}
+
 void translate_jump(struct translation *t) {
     struct emitter *e = &t->e;
     const ZydisDecodedOperand *operand = &t->in.operand[0];
+    if (t->loop.is_found) {
+        translate_loop_branch(t, ALWAYS, branch_target(t));
+        return;
+    }
     t->ended = true;
     if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         uint64_t target = branch_target(t);
@@ -181,40 +251,13 @@ void translate_jump(struct translation *t) {
     emit_lookup_jump(t, 4);
 }
 
-/* Within a loop: back to the next round, or out of it with the registers put back. */
-static void translate_loop_branch(struct translation *t, unsigned condition, uint64_t target, bool continues) {
-    struct emitter *e = &t->e;
-    if (continues) {
-        emit_jcc(e, condition, emit_address(e));
-        struct late_exit *late = add_late(t, target);
-        late->call = e->at - 4;
-        late->leaves_loop = true;
-        return;
-    }
-    if (t->loop.wants_addend_b && !t->has_addend_b)
-        emit_load(e, REG_T, R_STATE(hot.window_addend[1]));
-    emit_load32(e, REG_A, R_STATE(hot.run));
-    uint8_t *is_pending = emit_jrcxz(e);
-    emit_jcc(e, condition, (uint64_t)t->loop.start + (uint64_t)e->delta);
-    emit_jump(e, emit_address(e));
-    uint8_t *behind = e->at;
-    emit_here(e, is_pending);
-    loop_leave(t);
-    emit_exit_call(t, t->in.rip, NULL);
-    emit_jump_here(e, behind);
-    loop_leave(t);
-    loop_end(t);
-    t->ended = true;
-    emit_exit(t, fall_through(t));
-}
-
 void translate_jcc(struct translation *t) {
     struct emitter *e = &t->e;
     unsigned condition = t->in.z->opcode & 15;
     uint64_t target = branch_target(t);
     bool has_poll = needs_poll(t, target), continues = may_chain(t) && !has_poll;
     if (t->loop.is_found) {
-        translate_loop_branch(t, condition, target, continues);
+        translate_loop_branch(t, condition, target);
         return;
     }
     if (has_poll)

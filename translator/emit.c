@@ -220,10 +220,15 @@ void emit_jump(struct emitter *e, uint64_t target) {
     emit_relative(e, target);
 }
 
-void emit_jump_here(struct emitter *e, uint8_t *behind) {
-    uint32_t relative = (uint32_t)(e->at - behind);
-    for (unsigned k = 0; k < 4 && !e->overflow; k++)
+void emit_jump_to(uint8_t *behind, const uint8_t *target) {
+    uint32_t relative = (uint32_t)(target - behind);
+    for (unsigned k = 0; k < 4; k++)
         behind[(int)k - 4] = (uint8_t)(relative >> (8 * k));
+}
+
+void emit_jump_here(struct emitter *e, uint8_t *behind) {
+    if (!e->overflow)
+        emit_jump_to(behind, e->at);
 }
 
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {

@@ -95,6 +95,8 @@ void emit_call(struct emitter *e, uint64_t target);
 void emit_jump(struct emitter *e, uint64_t target);
 /* Leads the jump or call whose 32-bit displacement ends at `behind` to here. */
 void emit_jump_here(struct emitter *e, uint8_t *behind);
+/* The same to a place in the same code. */
+void emit_jump_to(uint8_t *behind, const uint8_t *target);
 /* Pads so that the displacement behind an opcode of so many bytes is aligned to 4, hence patched by one store. */
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes);
 uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target); /* 5 bytes, displacement aligned to 4; its displacement */

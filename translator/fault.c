@@ -157,9 +157,11 @@ static void enter_loop(struct cpu *cpu, const struct block *block) {
     }
 }
 
-/* A check in front of a loop failed, perhaps of an access that would not have been made: no checks there from now on. */
-static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t return_address) {
-    uint8_t *form = &cpu->engine->site_form[engine_loop_site(block->physical)];
+/* A check in front of a part of a loop failed, perhaps of an access that would not have been made: no checks there from now on. */
+static uint64_t check_fault(struct cpu *cpu, const struct block *block, const struct block_check *check,
+                            uint64_t return_address) {
+    uint64_t physical = block->physical + check->guest;
+    uint8_t *form = &cpu->engine->site_form[engine_loop_site(physical)];
     struct cpu_place place;
     uint64_t linear = scratch_s(cpu);
     bool is_new = cpu_is_canonical(linear) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
@@ -169,7 +171,15 @@ static uint64_t check_fault(struct cpu *cpu, const struct block *block, uint64_t
         return return_address; /* its region was not reserved */
     }
     set_form(cpu, block->physical, form, FORM_SOFT);
+    cpu->hot.rip = block->rip + check->guest;
     return dispatch_slowly(cpu, block);
+}
+
+static const struct block_check *find_check(const struct block *block, uint64_t offset) {
+    for (unsigned i = 0; i < block->check_count; i++)
+        if (offset >= block->check[i].start && offset < block->check[i].end)
+            return &block->check[i];
+    return NULL;
 }
 
 /* ---- All of them ---- */
@@ -233,9 +243,8 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     bool in_loop = offset >= block->loop_start && offset < block->loop_end;
     if (in_loop)
         leave_loop(cpu, block);
-    if (offset < block->check_end)
-        return check_fault(cpu, block, return_address);
-    uint64_t host = handle_fault(cpu, block, return_address);
+    const struct block_check *check = find_check(block, offset);
+    uint64_t host = check ? check_fault(cpu, block, check, return_address) : handle_fault(cpu, block, return_address);
     if (in_loop && host == return_address)
         enter_loop(cpu, block);
     return host;

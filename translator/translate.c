@@ -416,6 +416,8 @@ static void translate_instructions(struct translation *t, struct source *source,
             break;
         }
         t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
+        if (t->loop.is_found)
+            loop_next(t);
         bool in_shadow = t->skips_poll;
         translate_instruction(t);
         note_written(t);

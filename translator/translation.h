@@ -82,24 +82,46 @@ struct late_exit {
     uint8_t *call;        /* displacement of a 32-bit call or jcc to patch, or NULL */
     uint64_t target;
     bool is_indirect;     /* leave by S instead of for target */
-    bool leaves_loop;     /* registers are put back first, and the exit is a full one */
+    bool leaves_loop;     /* registers are put back first, and the exit is a full one, unless the target is in the loop */
+    bool is_poll;         /* of a loop: registers are put back first */
     bool is_emitted;
     uint8_t *linkable;    /* displacement that linking patches, or NULL */
 };
 
-/* An address whose check was made in front of the loop. */
+/* An address whose check is made in front of a part of a loop. */
 struct loop_check {
     uint8_t base, index, scale, group;
 };
 
-/* A block that jumps back to its own start (loop.c). */
+#define LOOP_PARTS BLOCK_CHECKS
+#define LOOP_CHECKS 8
+#define LOOP_LABELS 16
+
+/* Instructions from a target of backward branches to the last of these; offsets from the block's start. */
+struct loop_part {
+    uint16_t first, last;
+    bool has_branch, is_straight; /* no branch leads into it, and only its last instruction back */
+    bool has_one_entry;        /* branches from outside lead to its first instruction alone */
+    bool wants_addend_b;       /* T holds it in front of each round */
+    uint8_t check_count;
+    struct loop_check check[LOOP_CHECKS];
+    uint8_t *start;            /* where a round begins */
+};
+
+/* What branches within the loop lead to. */
+struct loop_label {
+    uint16_t guest;
+    uint8_t *host;             /* NULL as long as it is not translated */
+};
+
+/* A block that branches of its own lead back to the start of (loop_plan.c). */
 struct loop {
     bool is_found;
-    uint64_t branch;           /* rip of the jump back */
-    unsigned check_count;
-    struct loop_check check[8];
-    bool wants_addend_b;       /* T holds it in front of each round */
-    uint8_t *start;            /* where a round begins */
+    uint16_t end;              /* offset behind the last branch back */
+    uint8_t *branched;         /* behind the last branch with a poll in front */
+    unsigned part_count, label_count;
+    struct loop_part part[LOOP_PARTS]; /* the first is all of it */
+    struct loop_label label[LOOP_LABELS];
 };
 
 struct translation {
@@ -224,14 +246,27 @@ void variable_look(struct translation *t, unsigned available);
 void variable_refuse(struct translation *t, uint64_t physical, unsigned size);
 void translate_variable(struct translation *t);
 
-/* ---- loop.c ---- */
+/* ---- loop_plan.c ---- */
 /* Looks ahead from the block's first instruction and decides what the loop, if it is one, keeps in registers. */
 void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left);
+/* Whether the instruction surely makes its access. */
+bool loop_makes_access(const struct instruction *in);
+
+/* ---- loop.c ---- */
 /* In front of the first round. */
 void loop_enter(struct translation *t);
-/* The checked group of an address in the loop, or WINDOW_GROUPS. */
+/* In front of each instruction. */
+void loop_next(struct translation *t);
+/* The group that the address was checked for in front, or WINDOW_GROUPS; of the instruction at an offset, of this one. */
+unsigned loop_group_at(const struct loop *loop, unsigned offset, const struct address *address);
 unsigned loop_group(const struct translation *t, const struct address *address);
-/* Puts guest registers where other blocks have them, or the loop again. */
+/* Where a backward branch within the loop goes, with T made ready for it; NULL: it does not stay in the loop. */
+uint8_t *loop_target(struct translation *t, uint64_t target);
+/* The code of a target of forward branches; NULL: it is none, or not translated. */
+uint8_t *loop_label(const struct translation *t, uint64_t target);
+/* Whether the instruction is the last of the loop. */
+bool loop_is_last(const struct translation *t);
+/* Puts guest registers where other blocks have them. */
 void loop_leave(struct translation *t);
 /* Behind the code of the last round: registers are where other blocks have them. */
 void loop_end(struct translation *t);

@@ -122,11 +122,23 @@ SNIPPET(round_masked_load, 64,
 SNIPPET(round_leaves, 64, "cmp $1, %r8d\n je 1f\n movq %rax, (%rbx)\n 1: add $0x7fff, %rbx");
 SNIPPET(round_conditional, 64, "cmp $2, %r8d\n cmovb (%rbx), %rax\n add $0x7fff, %rbx");
 SNIPPET(round_prefetch, 64, "prefetcht0 (%rbx)\n add $0x7fff, %rbx");
+SNIPPET(round_seldom, 64, "test $15, %r8b\n jnz 1f\n movq %rax, (%rbx)\n 1: add $0x7fff, %rbx");
+SNIPPET(round_either, 64, "test $1, %r8b\n jz 1f\n movq (%rbx), %rax\n jmp 2f\n 1: movq (%rsi), %rax\n 2: xchg %rsi, %rbx");
+SNIPPET(round_still, 64, "test $7, %r8b\n jnz 1f\n movq %rax, 0xffff8(%rbx)\n orl $1, -0x100000(%rbx,%rcx,4)\n 1:");
+SNIPPET(round_inner, 64, "mov $9, %r9d\n 1: movq (%rsi), %rax\n add $0x7fff, %rsi\n dec %r9d\n jnz 1b");
+SNIPPET(round_inner_seldom, 64,
+        "mov $9, %r9d\n 1: test $7, %r9b\n jnz 2f\n orb $1, (%rbx)\n 2: add $0x7fff, %rbx\n dec %r9d\n jnz 1b");
+SNIPPET(round_inner_moves, 64,
+        "mov $9, %r9d\n 1: movq %rax, (%rbx)\n test $3, %r9b\n jz 2f\n dec %r9d\n jnz 1b\n 2: add $0xfff8, %rbx");
+SNIPPET(round_inner_entered, 64,
+        "mov $9, %r9d\n test $3, %r8b\n jz 2f\n 1: movq (%rsi), %rax\n 2: add $0xffff, %rsi\n dec %r9d\n jnz 1b");
 
 static const struct snippet rounds[] = {
     LISTED(round_load),        LISTED(round_store),        LISTED(round_two),         LISTED(round_down),
     LISTED(round_r14),         LISTED(round_masked_store), LISTED(round_masked_load), LISTED(round_leaves),
-    LISTED(round_conditional), LISTED(round_prefetch),
+    LISTED(round_conditional), LISTED(round_prefetch),     LISTED(round_seldom),      LISTED(round_either),
+    LISTED(round_still),       LISTED(round_inner),        LISTED(round_inner_seldom), LISTED(round_inner_moves),
+    LISTED(round_inner_entered),
 };
 enum { ROUNDS = sizeof rounds / sizeof *rounds };
 SNIPPET(loop_head, 64, "mov $200, %r8d");

@@ -1,0 +1,209 @@
+/*
+ * Loops within loops, with branches among them, made of random pieces: user code in a window of the host's MMU, where they
+ * are planned ahead (translator/loop_plan.c), must do what it does on software tables, where they are not. A timer makes
+ * polls leave in the middle, and first touches of pages make accesses fault there.
+ */
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "tests/unit/translator/guest_machine.h"
+
+enum { PROGRAMS = 400, DEPTH = 3, MIDDLE = 0x140000, DATA_SIZE = 0x80000 };
+
+struct snippet {
+    const uint8_t *from, *to;
+};
+
+#define SNIPPET(name, text)                                                                                            \
+    extern const uint8_t name[], name##_end[];                                                                         \
+    __asm__(".pushsection .rodata\n" #name ":\n" text "\n" #name "_end:\n.popsection")
+#define LISTED(name)                                                                                                   \
+    { name, name##_end }
+
+/* rbx and rsi walk through memory, rdi and rcx stay near; r8, r9 and rbp count rounds. */
+SNIPPET(load_walks, "mov (%rbx), %rax\n add %rax, %r14\n add $0x38, %rbx");
+SNIPPET(store_walks, "mov %r14, -8(%rsi)\n sub $0x18, %rsi");
+SNIPPET(store_indexed, "mov %r13, (%rdi,%rcx,8)\n inc %rcx");
+SNIPPET(load_indexed, "xor 0x40(%rdi,%rcx,4), %r15\n lea 3(%rcx), %rcx");
+SNIPPET(vector, "movups (%rdi), %xmm0\n paddq %xmm0, %xmm1\n movups %xmm1, 0x10(%rbx)");
+SNIPPET(mixes, "add %r15, %r13\n rol $7, %r13\n inc %r10\n xor %r10, %r15");
+SNIPPET(narrow, "mov %r14d, %r12d\n add %r12d, %r11d\n movb %r11b, 3(%rdi)\n test %r11b, %r14b");
+SNIPPET(stack, "push %r11\n pop %r12\n imul $3, %r12, %r11");
+SNIPPET(resets, "xor %ecx, %ecx\n mov %rdi, %rsi");
+SNIPPET(carries, "adc %r11, %r15\n sbb %rax, %r14\n cmovc %r14, %r10");
+SNIPPET(turns, "cmp %rax, %r15\n mov %r15, %rdx\n add %rdx, 0x20(%rdi)\n and %r12, %r13");
+
+static const struct snippet pieces[] = {
+    LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector),  LISTED(mixes),
+    LISTED(narrow),     LISTED(stack),       LISTED(resets),        LISTED(carries),      LISTED(turns),
+};
+enum { PIECES = sizeof pieces / sizeof *pieces };
+
+SNIPPET(ends, "out %al, $0xf4\n 1: jmp 1b");
+
+/* mov $5, counter; dec counter */
+SNIPPET(count_0, "mov $5, %r8d");
+SNIPPET(count_1, "mov $5, %r9d");
+SNIPPET(count_2, "mov $5, %ebp");
+SNIPPET(less_0, "dec %r8d");
+SNIPPET(less_1, "dec %r9d");
+SNIPPET(less_2, "dec %ebp");
+static const struct snippet counts[DEPTH] = {LISTED(count_0), LISTED(count_1), LISTED(count_2)};
+static const struct snippet lesses[DEPTH] = {LISTED(less_0), LISTED(less_1), LISTED(less_2)};
+
+static struct guest guests[2], *kicked;
+static uint8_t program[2048];
+static size_t size;
+static uint64_t seed;
+
+static uint64_t draw(uint64_t below) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (seed >> 8) % below;
+}
+
+/* ---- Programs ---- */
+
+static void append(const struct snippet *snippet) {
+    memcpy(program + size, snippet->from, (size_t)(snippet->to - snippet->from));
+    size += (size_t)(snippet->to - snippet->from);
+}
+
+/* A branch on a condition (0f 80 + n), or a jump (e9), to a place that is known or set later. */
+static size_t append_branch(int condition, size_t to) {
+    if (condition >= 0)
+        program[size++] = 0x0f;
+    program[size++] = condition >= 0 ? (uint8_t)(0x80 | condition) : 0xe9;
+    size += 4;
+    int32_t distance = (int32_t)to - (int32_t)size;
+    memcpy(program + size - 4, &distance, 4);
+    return size;
+}
+
+static void lead_here(size_t branch) {
+    int32_t distance = (int32_t)(size - branch);
+    memcpy(program + branch - 4, &distance, 4);
+}
+
+static void append_pieces(unsigned most) {
+    for (uint64_t i = draw(most + 1); i > 0; i--) {
+        size_t over = draw(3) == 0 ? append_branch(draw(4) ? (int)draw(16) : -1, 0) : 0;
+        append(&pieces[draw(PIECES)]);
+        if (over)
+            lead_here(over);
+    }
+}
+
+/* Five rounds, counted at their end or at their beginning; now and then one ends early. */
+static void append_loop(unsigned level) {
+    append(&counts[level]);
+    size_t start = size, out = 0, early = 0;
+    bool is_top = draw(3) == 0;
+    if (is_top) {
+        append(&lesses[level]);
+        out = append_branch(8, 0); /* js */
+    }
+    append_pieces(3);
+    if (draw(5) == 0)
+        early = append_branch((int)draw(16), 0);
+    for (uint64_t i = level + 1 < DEPTH ? draw(3) : 0; i > 0; i--) {
+        append_loop(level + 1);
+        append_pieces(2);
+    }
+    if (!is_top)
+        append(&lesses[level]);
+    append_branch(is_top ? -1 : 5, start); /* jmp, jnz */
+    if (out)
+        lead_here(out);
+    if (early)
+        lead_here(early);
+}
+
+static void make_program(void) {
+    size = 0;
+    append_pieces(2);
+    append_loop(0);
+    const struct snippet end = LISTED(ends);
+    append(&end);
+}
+
+/* ---- Running ---- */
+
+static void kick(int number) {
+    (void)number;
+    trapeze_vcpu_kick(kicked->vcpu);
+}
+
+static void create(struct guest *guest, enum trapeze_windows windows) {
+    const struct trapeze_config config = {.unclaimed_exits = true, .windows = windows};
+    guest_create(guest, &config);
+    ck_assert_int_eq(trapeze_memory_map(guest->machine, 0, guest_physical_at(0), guest->fd, 0, RAM_SIZE, 0), TRAPEZE_OK);
+}
+
+/* To the end in user mode, where ports are allowed. */
+static void run(struct guest *guest, uint64_t start, struct trapeze_registers *registers) {
+    *registers = guest_long_mode(guest);
+    for (unsigned i = 0; i < TRAPEZE_SEGMENTS; i++)
+        registers->segment[i].attributes |= 0x60;
+    registers->rflags |= 0x3000; /* IOPL 3 */
+    registers->cr4 |= 0x600;     /* SSE */
+    for (unsigned i = 0; i < 16; i++)
+        registers->gpr[i] = (start >> i) * 0x9e3779b97f4a7c15;
+    registers->gpr[RBX] = registers->gpr[RSI] = registers->gpr[RDI] = MIDDLE + (start & 0xfff8);
+    registers->gpr[RCX] = 0;
+    registers->gpr[RSP] = STACK;
+    for (uint32_t at = 0; at < DATA_SIZE; at += 4)
+        guest_set_word(guest, MIDDLE - DATA_SIZE / 2 + at, (uint32_t)(at * start));
+    kicked = guest;
+    guest_start(guest, program, program + size, registers);
+    do
+        ck_assert_int_eq(trapeze_vcpu_run(guest->vcpu, &guest->exit), TRAPEZE_OK);
+    while (guest->exit.reason == TRAPEZE_EXIT_KICKED);
+    ck_assert_int_eq(guest->exit.reason, TRAPEZE_EXIT_IO);
+    trapeze_vcpu_get_registers(guest->vcpu, registers);
+}
+
+START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
+    const struct sigaction action = {.sa_handler = kick, .sa_flags = SA_ONSTACK | SA_RESTART};
+    const struct itimerval often = {{0, 150}, {0, 150}};
+    create(&guests[0], TRAPEZE_WINDOWS_OFF);
+    create(&guests[1], TRAPEZE_WINDOWS_ALWAYS);
+    kicked = &guests[0];
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    seed = 0xfeedbeef;
+    for (unsigned i = 0; i < PROGRAMS; i++) {
+        make_program();
+        for (unsigned k = 0; k < 3; k++) {
+            struct trapeze_registers registers[2];
+            uint64_t start = draw(~0ull >> 8);
+            for (unsigned g = 0; g < 2; g++)
+                run(&guests[g], start, &registers[g]);
+            for (unsigned r = 0; r < 16; r++)
+                ck_assert_msg(registers[0].gpr[r] == registers[1].gpr[r], "program %u.%u: register %u is %llx, not %llx",
+                              i, k, r, (unsigned long long)registers[1].gpr[r], (unsigned long long)registers[0].gpr[r]);
+            ck_assert_uint_eq(registers[0].rflags, registers[1].rflags);
+            ck_assert_int_eq(memcmp(guests[0].ram + MIDDLE - DATA_SIZE / 2, guests[1].ram + MIDDLE - DATA_SIZE / 2,
+                                    DATA_SIZE), 0);
+        }
+    }
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    guest_destroy(&guests[0]);
+    guest_destroy(&guests[1]);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("loops");
+    TCase *tests = tcase_create("loops");
+    tcase_set_timeout(tests, 300);
+    tcase_add_test(tests, loops_in_windows_do_what_they_do_elsewhere);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failures != 0;
+}

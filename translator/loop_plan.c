@@ -1,0 +1,315 @@
+/*
+ * Loops, planned before they are translated: a block that some branch leads back to the start of. Its instructions up to
+ * the last such branch, with forward branches and with loops of their own among them, are one stretch of code
+ * (loop.c emits it). A first look finds the branches, a second one what registers and addresses do.
+ *
+ * An address is checked once in front of a part of the loop
+ *
+ * - where its registers stay the same in the part;
+ * - where they move by small constants in a part without branches inside: each round makes the access (so it has no mask),
+ *   and cannot step over the guards around its region (memory/window.h).
+ *
+ * A part with checks is entered at its first instruction alone.
+ */
+#include "memory/window.h"
+#include "translator/translation.h"
+
+enum { STEP_LIMIT = 1 << 16, NO_RESULT = -1, BRANCHES = 24 };
+
+struct branch {
+    uint16_t at, target; /* offsets from the block's start; targets outside of the loop are not kept */
+};
+
+struct outlook {
+    struct translation *t;
+    const uint8_t *bytes;
+    unsigned left;
+    struct branch branch[BRANCHES];
+    unsigned branch_count;
+    uint64_t begins[1024 / 64];    /* offsets at which instructions begin */
+    int64_t step[LOOP_PARTS][CPU_REGISTERS]; /* of a round; 0: stays the same; WINDOW_REACH: not constant */
+    unsigned uses[CPU_REGISTERS];
+    uint32_t fixed;                /* guest registers that an instruction names by itself, or by their high byte */
+    struct address address[BLOCK_INSTRUCTIONS];
+    enum site_form form[BLOCK_INSTRUCTIONS];
+    uint16_t place[BLOCK_INSTRUCTIONS]; /* offsets of the accesses */
+    unsigned address_count;
+    bool has_soft_access;
+};
+
+static unsigned offset_of(const struct translation *t) {
+    return (unsigned)(t->in.rip - t->start_rip);
+}
+
+/* ---- The first look: branches ---- */
+
+/* Whether the instruction may be part of a round: nothing that leaves for C. */
+static bool is_ordinary(const struct translation *t) {
+    const struct instruction *in = &t->in;
+    if (translate_fault(t) >= 0)
+        return false;
+    switch (in->rule.kind) {
+    case RULE_COPY:
+    case RULE_LEA:
+    case RULE_NOTHING:
+    case RULE_JCC:
+        return true;
+    case RULE_JUMP:
+        return in->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case RULE_BIT:
+    case RULE_PUSH:
+    case RULE_POP:
+        return in->operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
+    default:
+        return false;
+    }
+}
+
+static bool next_ordinary(struct translation *t, const uint8_t *bytes, unsigned left, unsigned offset) {
+    if (offset >= left ||
+        !decode_cached(t->engine->decoder, t->key, bytes + offset, left - offset < 15 ? left - offset : 15,
+                t->start_rip + offset, &t->in) ||
+        t->in.z->length >= left - offset)
+        return false;
+    t->in.rip = t->start_rip + offset;
+    return is_ordinary(t);
+}
+
+/* Finds the branches, and the end of the loop: 0 where there is none. */
+static unsigned find_end(struct outlook *o) {
+    struct translation *t = o->t;
+    unsigned end = 0, offset = 0;
+    for (unsigned i = 0; i < BLOCK_INSTRUCTIONS - 1 && next_ordinary(t, o->bytes, o->left, offset); i++) {
+        o->begins[offset / 64] |= 1ull << (offset % 64);
+        unsigned at = offset;
+        offset += t->in.z->length;
+        if (t->in.rule.kind != RULE_JCC && t->in.rule.kind != RULE_JUMP)
+            continue;
+        uint64_t target = next_rip(t) + t->in.operand[0].imm.value.u - t->start_rip;
+        if (target >= o->left)
+            continue;
+        if (o->branch_count == BRANCHES)
+            break;
+        o->branch[o->branch_count++] = (struct branch){(uint16_t)at, (uint16_t)target};
+        if (target == 0)
+            end = offset;
+    }
+    return end;
+}
+
+static struct loop_part *part_from(struct loop *loop, unsigned first) {
+    for (unsigned i = 0; i < loop->part_count; i++)
+        if (loop->part[i].first == first)
+            return &loop->part[i];
+    if (loop->part_count == LOOP_PARTS)
+        return NULL;
+    struct loop_part *part = &loop->part[loop->part_count++];
+    *part = (struct loop_part){.first = (uint16_t)first, .is_straight = true, .has_one_entry = true};
+    return part;
+}
+
+/* Whether the target is an instruction of the loop, so that the branch stays in it. */
+static bool is_inside(const struct outlook *o, unsigned target) {
+    return target < o->t->loop.end && (o->begins[target / 64] >> (target % 64) & 1);
+}
+
+static bool add_label(struct loop *loop, unsigned target) {
+    for (unsigned i = 0; i < loop->label_count; i++)
+        if (loop->label[i].guest == target)
+            return true;
+    if (loop->label_count == LOOP_LABELS)
+        return false;
+    loop->label[loop->label_count++] = (struct loop_label){.guest = (uint16_t)target};
+    return true;
+}
+
+/* A part for each target of backward branches, as long as there is room; the first is the loop itself. */
+static bool find_parts(struct outlook *o) {
+    struct loop *loop = &o->t->loop;
+    part_from(loop, 0);
+    for (unsigned i = 0; i < o->branch_count; i++) {
+        const struct branch *branch = &o->branch[i];
+        if (branch->at >= loop->end || !is_inside(o, branch->target))
+            continue;
+        if (!add_label(loop, branch->target))
+            return false;
+        struct loop_part *part = branch->target <= branch->at ? part_from(loop, branch->target) : NULL;
+        if (part) {
+            part->is_straight = !part->has_branch;
+            part->has_branch = true;
+            part->last = branch->at;
+        }
+    }
+    for (unsigned p = 0; p < loop->part_count; p++) {
+        struct loop_part *part = &loop->part[p];
+        for (unsigned i = 0; i < o->branch_count; i++) {
+            const struct branch *branch = &o->branch[i];
+            bool is_into = branch->at < loop->end && branch->target > part->first && branch->target <= part->last;
+            part->is_straight &= !is_into;
+            part->has_one_entry &= !is_into || (branch->at >= part->first && branch->at <= part->last);
+        }
+    }
+    return true;
+}
+
+/* ---- The second look: registers and addresses ---- */
+
+static bool holds(const struct loop_part *part, unsigned offset) {
+    return offset >= part->first && offset <= part->last;
+}
+
+/* What is done in inner parts counts more. */
+static unsigned weight_at(const struct loop *loop, unsigned offset) {
+    unsigned weight = 1;
+    for (unsigned i = 1; i < loop->part_count; i++)
+        weight *= holds(&loop->part[i], offset) ? 8 : 1;
+    return weight;
+}
+
+static void note_register(struct outlook *o, const ZydisDecodedOperand *operand, unsigned weight) {
+    bool high;
+    unsigned guest = decode_gpr(operand->reg.value, &high);
+    if (guest == CPU_NO_REGISTER)
+        return;
+    o->uses[guest] += weight * (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? 2 : 1);
+    if (high || operand->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+        o->fixed |= 1u << guest;
+    if (!(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        return;
+    int64_t step = o->t->in.z->mnemonic == ZYDIS_MNEMONIC_AND ? WINDOW_REACH : step_of(o->t, guest, operand);
+    bool is_constant = step > -STEP_LIMIT && step < STEP_LIMIT;
+    step = step < 0 ? -step : step;
+    for (unsigned p = 0; p < o->t->loop.part_count; p++) {
+        int64_t *sum = &o->step[p][guest];
+        if (holds(&o->t->loop.part[p], offset_of(o->t)))
+            *sum = is_constant && *sum < STEP_LIMIT ? *sum + step + 1 : WINDOW_REACH; /* never 0: it was written */
+    }
+}
+
+/* Guards stop an address that moves only where its access is made: not one whose mask may be empty. */
+bool loop_makes_access(const struct instruction *in) {
+    return !is_masked_access(in) && !(in->z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && in->z->raw.evex.aaa);
+}
+
+static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand, unsigned weight) {
+    struct address address = address_of(o->t, operand);
+    bool is_plain = address.size == 8 && address.segment != CPU_FS && address.segment != CPU_GS && !address.is_constant;
+    if (address.base != CPU_NO_REGISTER)
+        o->uses[address.base] += weight;
+    if (address.index != CPU_NO_REGISTER)
+        o->uses[address.index] += weight;
+    if (operand->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+        return;
+    o->has_soft_access |= !uses_window(o->t);
+    if (!is_plain || !loop_makes_access(&o->t->in) || o->address_count == BLOCK_INSTRUCTIONS)
+        return;
+    o->place[o->address_count] = (uint16_t)offset_of(o->t);
+    o->form[o->address_count] = form_of(o->t, &address);
+    o->address[o->address_count++] = address;
+}
+
+static void note_instructions(struct outlook *o) {
+    struct translation *t = o->t;
+    for (unsigned offset = 0; offset < t->loop.end && next_ordinary(t, o->bytes, o->left, offset);
+         offset += t->in.z->length) {
+        unsigned weight = weight_at(&t->loop, offset);
+        for (unsigned k = 0; k < t->in.z->operand_count; k++) {
+            const ZydisDecodedOperand *operand = &t->in.operand[k];
+            if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER)
+                note_register(o, operand, weight);
+            else if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                     operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+                note_memory(o, operand, weight);
+        }
+        guess_next(t);
+    }
+    guess_start(t);
+}
+
+/* ---- Deciding ---- */
+
+static bool moves_slowly(const int64_t *step, unsigned guest, unsigned scale) {
+    return guest == CPU_NO_REGISTER || step[guest] * scale < STEP_LIMIT;
+}
+
+static bool stays(const int64_t *step, unsigned guest) {
+    return guest == CPU_NO_REGISTER || step[guest] == 0;
+}
+
+static bool may_check_once(const struct loop_part *part, const int64_t *step, const struct address *address) {
+    if (stays(step, address->base) && stays(step, address->index))
+        return true;
+    return part->is_straight && moves_slowly(step, address->base, 1) &&
+           moves_slowly(step, address->index, address->scale);
+}
+
+/* For parts whose checks have not been refused. */
+static void plan_checks(struct outlook *o, unsigned p) {
+    struct loop *loop = &o->t->loop;
+    struct loop_part *part = &loop->part[p];
+    uint64_t physical = o->t->block->physical + part->first;
+    if (!part->has_one_entry || engine_site_form_at(o->t->engine, engine_loop_site(physical)) == FORM_SOFT)
+        return;
+    for (unsigned i = 0; i < o->address_count && part->check_count < LOOP_CHECKS; i++) {
+        const struct address *address = &o->address[i];
+        if (!holds(part, o->place[i]) || (o->form[i] != FORM_A && o->form[i] != FORM_B) ||
+            address->displacement < -WINDOW_REACH || address->displacement > WINDOW_REACH ||
+            loop_group_at(loop, o->place[i], address) != WINDOW_GROUPS || !may_check_once(part, o->step[p], address))
+            continue;
+        unsigned group = o->form[i] == FORM_B ? WINDOW_B : WINDOW_A;
+        part->check[part->check_count++] =
+            (struct loop_check){address->base, address->index, address->scale, (uint8_t)group};
+        part->wants_addend_b |= group == WINDOW_B && part->is_straight;
+    }
+}
+
+/* The resident register that the loop uses least, of those that no instruction names by itself. */
+static int least_used(const struct outlook *o, uint32_t taken) {
+    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R9, CPU_R12};
+    int best = NO_RESULT;
+    for (unsigned i = 0; i < sizeof candidates; i++) {
+        unsigned guest = candidates[i];
+        if (!((o->fixed | taken) & (1u << guest)) && (best < 0 || o->uses[guest] < o->uses[best]))
+            best = (int)guest;
+    }
+    return best;
+}
+
+static int most_used(const struct outlook *o, uint32_t taken) {
+    int best = NO_RESULT;
+    for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
+        if (host_register[guest] == HOST_NONE && !(taken & (1u << guest)) &&
+            (best < 0 || o->uses[guest] > o->uses[best]))
+            best = (int)guest;
+    return best;
+}
+
+static void plan_swaps(struct outlook *o) {
+    struct block *block = o->t->block;
+    uint32_t taken = 0;
+    while (block->swap_count < BLOCK_SWAPS) {
+        int inner = most_used(o, taken), outer = least_used(o, taken);
+        if (inner < 0 || outer < 0 || o->uses[inner] <= o->uses[outer] + 1)
+            return;
+        taken |= 1u << inner | 1u << outer;
+        block->swap[block->swap_count++] = (struct block_swap){(uint8_t)inner, (uint8_t)outer};
+    }
+}
+
+void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
+    if (!(t->key & MODE_WINDOW) || (t->key & MODE_SLOW) || (t->key & MODE_CODE) != MODE_CODE64 ||
+        t->engine->breakpoint_count)
+        return;
+    struct outlook o = {.t = t, .bytes = bytes, .left = left < 1024 ? left : 1024};
+    t->loop.end = (uint16_t)find_end(&o);
+    t->loop.is_found = t->loop.end && find_parts(&o);
+    if (!t->loop.is_found) {
+        t->loop = (struct loop){0};
+        return;
+    }
+    note_instructions(&o);
+    for (unsigned p = 0; p < t->loop.part_count; p++)
+        plan_checks(&o, p);
+    if (!o.has_soft_access) /* a soft access leaves for C in the middle of a round */
+        plan_swaps(&o);
+}
