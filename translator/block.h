@@ -75,6 +75,11 @@ struct block_check {
     uint16_t start, end, guest;
 };
 
+/* Host offsets between which guest registers have the addend of group B added to them. */
+struct block_bias {
+    uint16_t start, end, registers;
+};
+
 struct block {
     uint64_t rip, physical; /* of the first instruction */
     uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
@@ -88,6 +93,8 @@ struct block {
     struct block_swap swap[BLOCK_SWAPS];
     uint8_t check_count;
     struct block_check check[BLOCK_CHECKS];
+    struct block_bias bias[BLOCK_CHECKS];
+    uint8_t bias_count;
     uint16_t loop_start, loop_end; /* host offsets of a loop's rounds, where the swaps are in force */
     struct site *sites;
     struct instruction_map *instructions;

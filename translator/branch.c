@@ -101,8 +101,9 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         if (late->is_emitted || (polls_only && !late->branch))
             continue;
         late->is_emitted = true;
-        if (late->leaves_loop && loop_label(t, late->target)) {
-            emit_jump_to(late->call + 4, loop_label(t, late->target));
+        uint8_t *label = late->leaves_loop ? loop_label(t, late->target) : NULL;
+        if (label && !late->biased) {
+            emit_jump_to(late->call + 4, label);
             continue;
         }
         if (late->branch)
@@ -111,7 +112,10 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
             emit_here(&t->e, late->second);
         if (late->call)
             emit_jump_here(&t->e, late->call + 4);
-        if (late->leaves_loop) { /* only then to where the exit leads */
+        loop_unbias(t, late->biased);
+        if (label) {
+            emit_jump(&t->e, (uint64_t)label + (uint64_t)t->e.delta);
+        } else if (late->leaves_loop) { /* only then to where the exit leads */
             loop_leave(t);
             emit_exit(t, late->target);
         } else if (late->is_poll) {
@@ -191,14 +195,29 @@ static void emit_polled_branch(struct translation *t, unsigned condition, uint64
     struct late_exit *late = add_late(t, t->in.rip);
     late->call = e->at - 4;
     late->is_poll = true;
+    late->biased = t->loop.biased;
     if (over)
         emit_here(e, over);
     t->loop.branched = branched;
 }
 
+/* Forward in a loop, or out of it, which emit_late_exits finds out. */
+static void emit_loop_exit(struct translation *t, unsigned condition, uint64_t target) {
+    emit_branch(&t->e, condition, emit_address(&t->e));
+    struct late_exit *late = add_late(t, target);
+    late->call = t->e.at - 4;
+    late->leaves_loop = true;
+    late->biased = t->loop.biased;
+}
+
 /* Within a loop: to another place in it, or out of it with the registers put back. */
 static void translate_loop_branch(struct translation *t, unsigned condition, uint64_t target) {
     struct emitter *e = &t->e;
+    if (target <= t->in.rip && loop_repeats(t)) {
+        if (condition != ALWAYS)
+            emit_loop_exit(t, condition ^ 1, fall_through(t));
+        return;
+    }
     bool is_last = loop_is_last(t), has_poll = needs_poll(t, target);
     uint8_t *to = loop_target(t, target);
     uint64_t host = to ? (uint64_t)to + (uint64_t)e->delta : emit_address(e);
@@ -210,7 +229,9 @@ static void translate_loop_branch(struct translation *t, unsigned condition, uin
         struct late_exit *late = add_late(t, target);
         late->call = (has_poll ? t->loop.branched : e->at) - 4;
         late->leaves_loop = true;
+        late->biased = t->loop.biased;
     }
+    loop_part_end(t, condition != ALWAYS);
     if (condition == ALWAYS)
         forget_checks(t);
     if (!is_last)

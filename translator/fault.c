@@ -157,6 +157,15 @@ static void enter_loop(struct cpu *cpu, const struct block *block) {
     }
 }
 
+/* Takes the addend of group B off guest registers, or puts it back (sign: 1). */
+static void bias(struct cpu *cpu, const struct block *block, uint64_t offset, uint64_t sign) {
+    for (unsigned i = 0; i < block->bias_count; i++)
+        for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
+            if (offset >= block->bias[i].start && offset < block->bias[i].end &&
+                (block->bias[i].registers & (1u << guest)))
+                cpu->hot.gpr[guest] += sign * cpu->hot.window_addend[1];
+}
+
 /* A check in front of a part of a loop failed, perhaps of an access that would not have been made: no checks there from now on. */
 static uint64_t check_fault(struct cpu *cpu, const struct block *block, const struct block_check *check,
                             uint64_t return_address) {
@@ -241,11 +250,15 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     cpu->hot.rip = block_rip_at(block, return_address);
     uint64_t offset = return_address - (uint64_t)block->host;
     bool in_loop = offset >= block->loop_start && offset < block->loop_end;
-    if (in_loop)
+    if (in_loop) {
         leave_loop(cpu, block);
+        bias(cpu, block, offset, -1ull);
+    }
     const struct block_check *check = find_check(block, offset);
     uint64_t host = check ? check_fault(cpu, block, check, return_address) : handle_fault(cpu, block, return_address);
-    if (in_loop && host == return_address)
+    if (in_loop && host == return_address) {
+        bias(cpu, block, offset, 1);
         enter_loop(cpu, block);
+    }
     return host;
 }

@@ -7,6 +7,8 @@
  *
  * Ways out put the registers back; a host fault finds in the block where they are.
  */
+#include <string.h>
+
 #include "memory/window.h"
 #include "translator/translation.h"
 
@@ -63,7 +65,58 @@ static void start_part(struct translation *t, struct loop_part *part) {
     if (part->wants_addend_b)
         emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
     t->has_addend_b = part->wants_addend_b;
+    for (unsigned guest = 0; guest < CPU_REGISTERS; guest++) {
+        if (t->home[guest] == HOST_NONE)
+            part->biased &= (uint16_t)~(1u << guest);
+        else if (part->biased & (1u << guest))
+            emit_add_lea(&t->e, t->home[guest], t->home[guest], REG_T, 0);
+    }
+    t->loop.biased = part->biased;
+    part->is_entered = true;
+    if (part->biased)
+        t->block->bias[t->block->bias_count++] =
+            (struct block_bias){.start = host_offset(t), .end = UINT16_MAX, .registers = part->biased};
     part->start = t->e.at;
+}
+
+void loop_unbias(struct translation *t, uint16_t biased) {
+    static const uint8_t not_t[] = {0x49, 0xf7, 0xd7};
+    if (!biased)
+        return;
+    emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
+    emit_bytes(&t->e, not_t, sizeof not_t);
+    for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
+        if (biased & (1u << guest))
+            emit_add_lea(&t->e, t->loop.home[guest], t->loop.home[guest], REG_T, 1);
+    t->has_addend_b = false;
+}
+
+static void end_bias(struct translation *t, bool falls_through) {
+    if (!t->loop.biased)
+        return;
+    if (falls_through)
+        loop_unbias(t, t->loop.biased);
+    t->block->bias[t->block->bias_count - 1].end = host_offset(t);
+    t->loop.biased = 0;
+}
+
+void loop_part_end(struct translation *t, bool falls_through) {
+    for (unsigned p = 0; p < t->loop.part_count; p++)
+        if (t->loop.part[p].biased && t->loop.part[p].last == offset_of(t))
+            end_bias(t, falls_through);
+}
+
+bool loop_repeats(struct translation *t) {
+    for (unsigned p = 0; p < t->loop.part_count; p++) {
+        struct loop_part *part = &t->loop.part[p];
+        if (!part->copies || part->last != offset_of(t))
+            continue;
+        part->copies--;
+        t->loop.goes_back = true;
+        t->loop.back_to = part->first;
+        return true;
+    }
+    return false;
 }
 
 void loop_enter(struct translation *t) {
@@ -77,20 +130,21 @@ void loop_enter(struct translation *t) {
         t->home[outer] = HOST_NONE;
         t->slot[outer] = swapped_slot(i);
     }
-    start_part(t, &t->loop.part[0]);
     block->loop_start = host_offset(t);
+    memcpy(t->loop.home, t->home, sizeof t->home);
+    start_part(t, &t->loop.part[0]);
 }
 
 void loop_next(struct translation *t) {
     unsigned offset = offset_of(t);
     for (unsigned i = 0; i < t->loop.label_count && offset; i++) {
-        if (t->loop.label[i].guest != offset)
-            continue;
+        if (t->loop.label[i].guest != offset || t->loop.label[i].host)
+            continue; /* a copy is reached from above alone */
         forget_checks(t);
         t->loop.label[i].host = t->e.at;
     }
     for (unsigned p = 1; p < t->loop.part_count; p++) {
-        if (t->loop.part[p].first != offset)
+        if (t->loop.part[p].first != offset || t->loop.part[p].is_entered)
             continue;
         emit_checks(t, &t->loop.part[p]);
         start_part(t, &t->loop.part[p]);
@@ -103,6 +157,12 @@ void loop_leave(struct translation *t) {
         emit_store(&t->e, R_GPR(inner), host);
         emit_load(&t->e, host, swapped_slot(i));
     }
+}
+
+void loop_break_off(struct translation *t) {
+    end_bias(t, true);
+    loop_leave(t);
+    loop_end(t);
 }
 
 void loop_end(struct translation *t) {
@@ -140,6 +200,8 @@ bool loop_is_last(const struct translation *t) {
 
 uint8_t *loop_target(struct translation *t, uint64_t target) {
     const struct loop_part *part = part_continued(t, target);
+    if (t->loop.biased && (!part || !part->biased))
+        return NULL; /* the addend is taken off on the way */
     if (!part)
         return target <= t->in.rip ? loop_label(t, target) : NULL;
     if (part->wants_addend_b && !t->has_addend_b)

@@ -29,6 +29,7 @@ struct outlook {
     uint64_t begins[1024 / 64];    /* offsets at which instructions begin */
     int64_t step[LOOP_PARTS][CPU_REGISTERS]; /* of a round; 0: stays the same; WINDOW_REACH: not constant */
     unsigned uses[CPU_REGISTERS];
+    uint16_t plain[LOOP_PARTS];    /* guest registers that are more than the base of an address */
     uint32_t fixed;                /* guest registers that an instruction names by itself, or by their high byte */
     struct address address[BLOCK_INSTRUCTIONS];
     enum site_form form[BLOCK_INSTRUCTIONS];
@@ -166,11 +167,18 @@ static unsigned weight_at(const struct loop *loop, unsigned offset) {
     return weight;
 }
 
+static void note_plain(struct outlook *o, unsigned guest) {
+    for (unsigned p = 0; p < o->t->loop.part_count && guest != CPU_NO_REGISTER; p++)
+        if (holds(&o->t->loop.part[p], offset_of(o->t)))
+            o->plain[p] |= (uint16_t)(1u << guest);
+}
+
 static void note_register(struct outlook *o, const ZydisDecodedOperand *operand, unsigned weight) {
     bool high;
     unsigned guest = decode_gpr(operand->reg.value, &high);
     if (guest == CPU_NO_REGISTER)
         return;
+    note_plain(o, guest);
     o->uses[guest] += weight * (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? 2 : 1);
     if (high || operand->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
         o->fixed |= 1u << guest;
@@ -198,11 +206,13 @@ static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand, u
         o->uses[address.base] += weight;
     if (address.index != CPU_NO_REGISTER)
         o->uses[address.index] += weight;
-    if (operand->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
+    note_plain(o, address.index);
+    bool is_access = operand->mem.type != ZYDIS_MEMOP_TYPE_AGEN;
+    o->has_soft_access |= is_access && !uses_window(o->t);
+    if (!is_access || !is_plain || !loop_makes_access(&o->t->in) || o->address_count == BLOCK_INSTRUCTIONS) {
+        note_plain(o, address.base);
         return;
-    o->has_soft_access |= !uses_window(o->t);
-    if (!is_plain || !loop_makes_access(&o->t->in) || o->address_count == BLOCK_INSTRUCTIONS)
-        return;
+    }
     o->place[o->address_count] = (uint16_t)offset_of(o->t);
     o->form[o->address_count] = form_of(o->t, &address);
     o->address[o->address_count++] = address;
@@ -220,6 +230,11 @@ static void note_instructions(struct outlook *o) {
             else if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY &&
                      operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
                 note_memory(o, operand, weight);
+        }
+        for (unsigned p = 0; p < t->loop.part_count; p++) {
+            t->loop.part[p].instructions += holds(&t->loop.part[p], offset);
+            if (t->loop.part[p].last == offset)
+                t->loop.part[p].behind = (uint16_t)(offset + t->in.z->length);
         }
         guess_next(t);
     }
@@ -243,6 +258,10 @@ static bool may_check_once(const struct loop_part *part, const int64_t *step, co
            moves_slowly(step, address->index, address->scale);
 }
 
+static bool is_near(const struct address *address) {
+    return address->displacement >= -WINDOW_REACH && address->displacement <= WINDOW_REACH;
+}
+
 /* For parts whose checks have not been refused. */
 static void plan_checks(struct outlook *o, unsigned p) {
     struct loop *loop = &o->t->loop;
@@ -253,13 +272,46 @@ static void plan_checks(struct outlook *o, unsigned p) {
     for (unsigned i = 0; i < o->address_count && part->check_count < LOOP_CHECKS; i++) {
         const struct address *address = &o->address[i];
         if (!holds(part, o->place[i]) || (o->form[i] != FORM_A && o->form[i] != FORM_B) ||
-            address->displacement < -WINDOW_REACH || address->displacement > WINDOW_REACH ||
+            !is_near(address) ||
             loop_group_at(loop, o->place[i], address) != WINDOW_GROUPS || !may_check_once(part, o->step[p], address))
             continue;
         unsigned group = o->form[i] == FORM_B ? WINDOW_B : WINDOW_A;
         part->check[part->check_count++] =
             (struct loop_check){address->base, address->index, address->scale, (uint8_t)group};
         part->wants_addend_b |= group == WINDOW_B && part->is_straight;
+    }
+}
+
+/* Registers whose one use in a straight part is to be the base of addresses in group B: with the addend on them, these are
+   host addresses. */
+static void plan_bias(struct outlook *o, unsigned p) {
+    struct loop *loop = &o->t->loop;
+    struct loop_part *part = &loop->part[p];
+    uint32_t bases = 0, others = o->plain[p] | 1u << CPU_RSP;
+    if (!part->wants_addend_b)
+        return;
+    for (unsigned i = 0; i < o->address_count; i++) {
+        const struct address *address = &o->address[i];
+        if (!holds(part, o->place[i]) || address->base == CPU_NO_REGISTER)
+            continue;
+        bool is_in_b = is_near(address) && loop_group_at(loop, o->place[i], address) == WINDOW_B;
+        *(is_in_b ? &bases : &others) |= 1u << address->base;
+    }
+    part->biased = (uint16_t)(bases & ~others);
+}
+
+/* Short straight parts are made several times in a row: the poll is due in the last one alone. */
+static void plan_copies(struct loop *loop) {
+    enum { SHORT = 12, COPIES = 3, MOST = BLOCK_INSTRUCTIONS - 4 };
+    unsigned made = loop->part[0].instructions;
+    for (unsigned p = loop->part_count; p-- > 0;) {
+        struct loop_part *part = &loop->part[p];
+        if (!part->is_straight || part->instructions > SHORT || (p > 0 && !add_label(loop, part->behind)))
+            continue;
+        while (part->copies < COPIES && made + part->instructions <= MOST) {
+            part->copies++;
+            made += part->instructions;
+        }
     }
 }
 
@@ -310,6 +362,10 @@ void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
     note_instructions(&o);
     for (unsigned p = 0; p < t->loop.part_count; p++)
         plan_checks(&o, p);
-    if (!o.has_soft_access) /* a soft access leaves for C in the middle of a round */
-        plan_swaps(&o);
+    plan_copies(&t->loop);
+    if (o.has_soft_access) /* it leaves for C in the middle of a round */
+        return;
+    plan_swaps(&o);
+    for (unsigned p = 0; p < t->loop.part_count; p++)
+        plan_bias(&o, p);
 }

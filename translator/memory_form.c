@@ -299,6 +299,8 @@ static struct emit_memory place_near64(struct translation *t, const struct addre
     unsigned guest = address->base, base = emit_guest(t, guest, REG_S);
     int32_t displacement = (int32_t)address->displacement;
     unsigned known = loop_group(t, address);
+    if (t->loop.biased & (1u << guest))
+        return memory_at(base, displacement);
     for (unsigned group = 0; group < WINDOW_GROUPS; group++)
         if (known == group || (t->checked[group] & (1u << guest)))
             return place_in_group(t, group, base, displacement);
@@ -319,6 +321,9 @@ static struct emit_memory place_checked64(struct translation *t, const struct ad
         place.segment = SEGMENT_GS;
         return place;
     }
+    if (address->base != CPU_NO_REGISTER && t->loop.biased & (1u << address->base))
+        return memory_indexed(t->home[address->base], emit_guest(t, address->index, REG_A), address->scale,
+                              (int32_t)address->displacement);
     emit_offset(t, address);
     return place_in_group(t, WINDOW_B, REG_S, 0);
 }

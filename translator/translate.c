@@ -395,6 +395,15 @@ static void emit_break(struct translation *t) {
     t->ended = true;
 }
 
+/* To the beginning of a part of a loop, for another copy of it. */
+static uint64_t go_back(struct translation *t, struct source *source, uint64_t rip) {
+    unsigned distance = (unsigned)(rip - t->start_rip) - t->loop.back_to;
+    source->bytes -= distance;
+    source->left += distance;
+    t->loop.goes_back = false;
+    return rip - distance;
+}
+
 static void translate_instructions(struct translation *t, struct source *source, enum cpu_result *result,
                                    uint64_t *needed_page) {
     uint64_t rip = t->start_rip;
@@ -425,16 +434,17 @@ static void translate_instructions(struct translation *t, struct source *source,
             t->skips_poll = false;
         unsigned length = t->in.z->length;
         rip += length;
-        t->block->guest_size = (uint16_t)(rip - t->start_rip);
+        if (rip - t->start_rip > t->block->guest_size)
+            t->block->guest_size = (uint16_t)(rip - t->start_rip);
         if (length >= source->left)
             break;
         source->bytes += length;
         source->left -= length;
+        if (t->loop.goes_back)
+            rip = go_back(t, source, rip);
     }
-    if (t->loop.is_found) { /* the block had no room for all of it */
-        loop_leave(t);
-        loop_end(t);
-    }
+    if (t->loop.is_found) /* the block had no room for all of it */
+        loop_break_off(t);
     if (t->instruction_count && !t->ended)
         (t->skips_poll ? emit_shadowed_exit : emit_exit)(t, code_bits(t->key) == 64 ? rip : rip & 0xffffffffu);
     emit_late_exits(t);

@@ -84,6 +84,7 @@ struct late_exit {
     bool is_indirect;     /* leave by S instead of for target */
     bool leaves_loop;     /* registers are put back first, and the exit is a full one, unless the target is in the loop */
     bool is_poll;         /* of a loop: registers are put back first */
+    uint16_t biased;      /* those that the addend of group B was added to where the exit comes from */
     bool is_emitted;
     uint8_t *linkable;    /* displacement that linking patches, or NULL */
 };
@@ -103,6 +104,10 @@ struct loop_part {
     bool has_branch, is_straight; /* no branch leads into it, and only its last instruction back */
     bool has_one_entry;        /* branches from outside lead to its first instruction alone */
     bool wants_addend_b;       /* T holds it in front of each round */
+    uint16_t biased;           /* guest registers that hold host addresses meanwhile: only bases of accesses in group B */
+    uint16_t behind;           /* offset of the instruction behind it */
+    uint8_t instructions, copies; /* copies: of a straight part that are still to be made, each a round without a poll */
+    bool is_entered;
     uint8_t check_count;
     struct loop_check check[LOOP_CHECKS];
     uint8_t *start;            /* where a round begins */
@@ -120,6 +125,10 @@ struct loop {
     uint16_t end;              /* offset behind the last branch back */
     uint8_t *branched;         /* behind the last branch with a poll in front */
     unsigned part_count, label_count;
+    uint8_t home[CPU_REGISTERS]; /* where guest registers are within it */
+    uint16_t biased;           /* registers that hold host addresses now */
+    bool goes_back;            /* to `back_to`: the next round's copy */
+    uint16_t back_to;
     struct loop_part part[LOOP_PARTS]; /* the first is all of it */
     struct loop_label label[LOOP_LABELS];
 };
@@ -264,10 +273,18 @@ unsigned loop_group(const struct translation *t, const struct address *address);
 uint8_t *loop_target(struct translation *t, uint64_t target);
 /* The code of a target of forward branches; NULL: it is none, or not translated. */
 uint8_t *loop_label(const struct translation *t, uint64_t target);
+/* Takes the addend off biased registers. */
+void loop_unbias(struct translation *t, uint16_t biased);
+/* Whether the branch back of a part is followed by a copy of the part, instead of leading back. */
+bool loop_repeats(struct translation *t);
+/* Behind the branch back of a part. */
+void loop_part_end(struct translation *t, bool falls_through);
 /* Whether the instruction is the last of the loop. */
 bool loop_is_last(const struct translation *t);
 /* Puts guest registers where other blocks have them. */
 void loop_leave(struct translation *t);
+/* Leaves in front of an instruction that the block has no room for. */
+void loop_break_off(struct translation *t);
 /* Behind the code of the last round: registers are where other blocks have them. */
 void loop_end(struct translation *t);
 
