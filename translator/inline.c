@@ -173,9 +173,10 @@ static void emit_region_addend(struct translation *t, unsigned to, unsigned inde
 
 /* Counts that keep the vCPU from its polls for long go to the C function. */
 static uint8_t *emit_long_count(struct translation *t) {
-    enum { SHORT_COUNT_BITS = 18 };
+    enum { SHORT_BITS = 21 }; /* 2 MiB */
     struct emitter *e = &t->e;
-    emit_rorx(e, REG_A, t->home[CPU_RCX], SHORT_COUNT_BITS);
+    unsigned bits = t->in.operand[0].size, shift = bits == 64 ? 3 : bits == 32 ? 2 : bits == 16 ? 1 : 0;
+    emit_rorx(e, REG_A, t->home[CPU_RCX], SHORT_BITS - shift);
     emit_mov32(e, REG_A, REG_A);
     uint8_t *is_short = emit_jrcxz(e);
     emit_helper(t, t->in.rule.function, false, true);
