@@ -18,7 +18,7 @@ enum site_kind {
                      shadow of STI */
     SITE_RAISE,   /* exception data */
     SITE_BREAK,   /* the debugger's breakpoint is at this instruction */
-    SITE_INDIRECT, /* leave for S; data: bytes that a CALL has pushed */
+    SITE_INDIRECT, /* leave for S; data: what the stack pointer has to be moved by to undo the branch */
     SITE_RETURN,  /* no call: a return site; host: its offset */
     SITE_REPEATED, /* no call: REP MOVS (info: 1) or STOS on host addresses; other: offset of the guest instruction's code */
 };

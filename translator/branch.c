@@ -4,6 +4,7 @@
  * shadow stack, returns the host's RET, and the return site checks that the guest really came back to it. Every cycle
  * has a poll: backward branches and indirect ones look at hot.run, which is 0 when something is pending.
  */
+#include "memory/window.h"
 #include "translator/translation.h"
 
 /* A block of one instruction always ends in C, which looks at what the instruction did. */
@@ -82,10 +83,17 @@ void emit_shadowed_exit(struct translation *t, uint64_t target) {
     t->sites[t->site_count - 1].info = 1;
 }
 
-/* Leaves for S. The site tells what to undo where S is no address at all. */
+/* What C must add to the stack pointer where S is no address at all, so that the branch has not happened. */
+static int64_t moved_stack(const struct translation *t) {
+    if (t->in.rule.kind == RULE_CALL)
+        return t->in.z->operand_width / 8;
+    return t->in.rule.kind == RULE_RET ? -(int64_t)t->block->released : 0;
+}
+
+/* Leaves for S. */
 static void emit_indirect_exit(struct translation *t) {
     emit_call(&t->e, t->engine->stubs.indirect);
-    add_site(t, SITE_INDIRECT)->data = t->in.z->mnemonic == ZYDIS_MNEMONIC_CALL ? t->in.z->operand_width / 8 : 0;
+    add_site(t, SITE_INDIRECT)->data = moved_stack(t);
 }
 
 static struct late_exit *add_late(struct translation *t, uint64_t target) {
@@ -390,6 +398,14 @@ static void emit_lookup_jump(struct translation *t, unsigned form) {
 
 /* ---- Calls and returns ---- */
 
+/*
+ * User code in a window comes to a return site by a RET whose access was made in group A alone: behind it the stack pointer
+ * is known to be there.
+ */
+static bool has_known_stack(const struct translation *t) {
+    return (t->key & MODE_WINDOW) && (t->key & MODE_CODE) == MODE_CODE64 && (t->key & MODE_CPL) == MODE_CPL;
+}
+
 /* Where a host RET arrives: S must be the address behind the guest's CALL. The block goes on there. */
 static void emit_return_site(struct translation *t, uint64_t expected, unsigned first_late) {
     struct emitter *e = &t->e;
@@ -411,6 +427,10 @@ static void emit_return_site(struct translation *t, uint64_t expected, unsigned 
     emit_pending_exits(t, first_late, false);
     emit_here(e, same);
     forget_checks(t);
+    if (has_known_stack(t)) {
+        t->checked[WINDOW_A] = 1u << CPU_RSP;
+        t->drift[CPU_RSP] = UINT16_MAX + 8; /* of RET */
+    }
     t->written = ~0u;
 }
 
@@ -494,6 +514,15 @@ void translate_ret(struct translation *t) {
     t->block->released = (uint16_t)(t->in.z->operand_width / 8 + release);
     if ((t->key & MODE_CODE) == MODE_CODE64)
         emit_mov_immediate(&t->e, REG_T, (uint64_t)t->block); /* for engine_indirect: whose RET it was */
+    bool is_elsewhere = !uses_window(t) || !(t->checked[WINDOW_A] & (1u << CPU_RSP));
+    if (may_chain(t) && has_known_stack(t) && is_elsewhere) {
+        emit_poll(t, 0)->is_indirect = true;
+        uint8_t *hit = emit_lookup(t);
+        emit_indirect_exit(t);
+        emit_here(&t->e, hit);
+        emit_lookup_jump(t, 4);
+        return;
+    }
     if (may_chain(t))
         emit_u8(&t->e, 0xc3);
     else

@@ -58,6 +58,12 @@ SNIPPET(bit_word, 64, "btcw %cx, (%rbx)");
 SNIPPET(push_8, 64, "mov %rbx, %rsp\n push %rax");
 SNIPPET(pop_8, 64, "mov %rbx, %rsp\n pop (%rcx)");
 SNIPPET(call_near, 64, "mov %rbx, %rsp\n call 1f\n1:");
+SNIPPET(return_elsewhere, 64, /* to where it was called from, with another stack */
+        "call 1f\n push %rax\n movq 0xffff0(%rsp), %rcx\n jmp 2f\n"
+        "1: pop %rdx\n mov %rbx, %rsp\n push %rdx\n ret\n 2:");
+SNIPPET(return_and_release, 64,
+        "call 1f\n movq %rax, -0x100000(%rsp)\n add $0x7fff0, %rsp\n pop %rax\n jmp 2f\n"
+        "1: pop %rdx\n lea 8(%rbx), %rsp\n push %rdx\n ret $0xfff8\n 2:");
 SNIPPET(enter_deep, 64, "mov %rbx, %rsp\n mov %rcx, %rbp\n enter $0x1000, $31");
 SNIPPET(stos_up, 64, "mov %rbx, %rdi\n mov $64, %ecx\n rep stosq");
 SNIPPET(stos_down, 64, "mov %rbx, %rdi\n mov $64, %ecx\n std\n rep stosb\n cld");
@@ -95,6 +101,7 @@ static const struct snippet accesses64[] = {
     LISTED(store_8),      LISTED(store_indexed), LISTED(store_gs),  LISTED(store_r14),     LISTED(store_16),
     LISTED(store_32),     LISTED(modify),        LISTED(locked),    LISTED(exchange_16),   LISTED(bit_set),
     LISTED(bit_test),     LISTED(bit_word),      LISTED(push_8),    LISTED(pop_8),         LISTED(call_near),
+    LISTED(return_elsewhere), LISTED(return_and_release),
     LISTED(enter_deep),   LISTED(stos_up),       LISTED(stos_down), LISTED(movs),          LISTED(movs_one),
     LISTED(xlat),         LISTED(maskmov),       LISTED(x87_load),  LISTED(x87_store),     LISTED(fxsave),
     LISTED(movbe),        LISTED(flush),         LISTED(gather),    LISTED(masked_load),   LISTED(masked_store),
