@@ -36,6 +36,7 @@ struct site {
 /* Where each guest instruction begins in the host code. */
 struct instruction_map {
     uint16_t host, guest;
+    int16_t stack; /* what the host register of the stack pointer lacks of it in front of the instruction */
 };
 
 /* An instruction that a C function runs, found by the pointer that translated code passes. */
@@ -117,6 +118,14 @@ static inline const struct site *block_find_site(const struct block *block, uint
 }
 
 /* rip of the instruction whose code holds the host address. */
+static inline int64_t block_stack_at(const struct block *block, uint64_t host) {
+    uint64_t offset = host - (uint64_t)block->host;
+    int64_t stack = 0;
+    for (unsigned i = 0; i < block->instruction_count && block->instructions[i].host <= offset; i++)
+        stack = block->instructions[i].stack;
+    return stack;
+}
+
 static inline uint64_t block_rip_at(const struct block *block, uint64_t host) {
     uint64_t offset = host - (uint64_t)block->host;
     unsigned guest = 0;

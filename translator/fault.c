@@ -193,6 +193,13 @@ static const struct block_check *find_check(const struct block *block, uint64_t 
 
 /* ---- All of them ---- */
 
+/* Pushes and pops that the stack pointer's host register lacks (stack.c). */
+static void move_stack(struct cpu *cpu, const struct block *block, int64_t distance) {
+    cpu->hot.gpr[CPU_RSP] += (uint64_t)distance;
+    if (distance && !(block->key & MODE_CODE64))
+        cpu->hot.gpr[CPU_RSP] &= 0xffffffffu;
+}
+
 /* The 11 bits of the opcode at a linear address; prefixes do not count. */
 static uint16_t x87_opcode(struct cpu *cpu, uint64_t linear) {
     uint8_t byte = 0, before;
@@ -248,6 +255,8 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
         return dispatch_lost(cpu);
     flags_in(cpu);
     cpu->hot.rip = block_rip_at(block, return_address);
+    int64_t stack = block_stack_at(block, return_address);
+    move_stack(cpu, block, stack);
     uint64_t offset = return_address - (uint64_t)block->host;
     bool in_loop = offset >= block->loop_start && offset < block->loop_end;
     if (in_loop) {
@@ -256,6 +265,8 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     }
     const struct block_check *check = find_check(block, offset);
     uint64_t host = check ? check_fault(cpu, block, check, return_address) : handle_fault(cpu, block, return_address);
+    if (host == return_address)
+        move_stack(cpu, block, -stack);
     if (in_loop && host == return_address) {
         bias(cpu, block, offset, 1);
         enter_loop(cpu, block);

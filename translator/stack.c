@@ -8,7 +8,8 @@ static unsigned stack_bytes(const struct translation *t) {
 /* [guest register + displacement] on the stack segment, wrapped to the stack's width. */
 static struct address stack_address(const struct translation *t, unsigned base, int32_t displacement) {
     return (struct address){.segment = CPU_SS, .base = (uint8_t)base, .index = CPU_NO_REGISTER, .scale = 1,
-                            .size = (uint8_t)stack_bytes(t), .displacement = displacement};
+                            .size = (uint8_t)stack_bytes(t),
+                            .displacement = displacement + (base == CPU_RSP ? t->stack : 0)};
 }
 
 /* to (a host register) = from + displacement in the stack's width; the rest of `to` stays in 16 bits. */
@@ -27,8 +28,70 @@ static void emit_stack_add(struct translation *t, unsigned to, unsigned from, in
     }
 }
 
+static bool may_owe_stack(const struct translation *t) {
+    bool is_wide = (t->key & MODE_CODE) == MODE_CODE64 || ((t->key & MODE_FLAT) && stack_bytes(t) == 4);
+    return is_wide && uses_window(t) && !t->loop.is_found;
+}
+
+/* A check of the segment leaves for C. */
+static bool has_checked_segment(const struct translation *t, const ZydisDecodedOperand *operand) {
+    if ((t->key & MODE_CODE) == MODE_CODE64 || operand->type != ZYDIS_OPERAND_TYPE_MEMORY)
+        return false;
+    unsigned segment = decode_segment(operand->mem.segment);
+    return segment != CPU_DS && segment != CPU_ES && segment != CPU_SS;
+}
+
+static bool is_stack_register(const ZydisDecodedOperand *operand) {
+    bool high;
+    if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY)
+        return decode_gpr(operand->mem.base, &high) == CPU_RSP || decode_gpr(operand->mem.index, &high) == CPU_RSP;
+    return operand->type == ZYDIS_OPERAND_TYPE_REGISTER && decode_gpr(operand->reg.value, &high) == CPU_RSP;
+}
+
+bool keeps_stack(const struct translation *t) {
+    const struct instruction *in = &t->in;
+    unsigned operands = in->z->operand_count;
+    if (!may_owe_stack(t) || in->variable || in->rule.kind == RULE_NONE || translate_fault(t) >= 0)
+        return false;
+    if (in->z->mnemonic == ZYDIS_MNEMONIC_DIV || in->z->mnemonic == ZYDIS_MNEMONIC_IDIV)
+        return false; /* a divisor of 0 leaves for C */
+    switch (in->rule.kind) {
+    case RULE_COPY:
+    case RULE_LEA:
+    case RULE_NOTHING:
+        break;
+    case RULE_PUSH:
+    case RULE_POP:
+        if (in->operand[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return false;
+        operands = 1;
+        break;
+    case RULE_CALL:
+        operands = 1;
+        break;
+    case RULE_RET:
+        return true;
+    default:
+        return false;
+    }
+    for (unsigned i = 0; i < operands; i++)
+        if (is_stack_register(&in->operand[i]) || has_checked_segment(t, &in->operand[i]))
+            return false;
+    return true;
+}
+
+void settle_stack(struct translation *t) {
+    int32_t lacks = t->stack;
+    t->stack = 0;
+    if (lacks)
+        emit_stack_add(t, t->home[CPU_RSP], t->home[CPU_RSP], lacks);
+}
+
 void emit_move_sp(struct translation *t, int32_t displacement) {
-    emit_stack_add(t, t->home[CPU_RSP], t->home[CPU_RSP], displacement);
+    bool may_owe = t->in.rule.kind == RULE_PUSH || t->in.rule.kind == RULE_POP;
+    t->stack += displacement;
+    if (!may_owe || !may_owe_stack(t))
+        settle_stack(t);
 }
 
 static void emit_value_load(struct translation *t, unsigned bytes, unsigned to, const struct emit_memory *from) {
@@ -202,6 +265,8 @@ void translate_pop(struct translation *t) {
         unsigned guest = decode_gpr(operand->reg.value, &high), host = t->home[guest];
         if (host == HOST_NONE || guest == CPU_RSP) {
             emit_pop_to_s(t, bytes, 0);
+            if (guest == CPU_RSP)
+                settle_stack(t);
             emit_set_guest(t, guest, bytes);
             return;
         }

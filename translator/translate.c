@@ -420,11 +420,15 @@ static void translate_instructions(struct translation *t, struct source *source,
         if (!next_instruction(t, source, rip, result, needed_page))
             break;
         if (!(t->key & MODE_SLOW) && is_breakpoint(t, linear_of(t, rip))) {
+            settle_stack(t);
             emit_break(t);
             t->instruction_count += t->instruction_count == 0;
             break;
         }
-        t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip)};
+        if (!keeps_stack(t))
+            settle_stack(t);
+        t->map[t->instruction_count++] =
+            (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip), (int16_t)t->stack};
         if (t->loop.is_found)
             loop_next(t);
         bool in_shadow = t->skips_poll;
@@ -445,6 +449,7 @@ static void translate_instructions(struct translation *t, struct source *source,
     }
     if (t->loop.is_found) /* the block had no room for all of it */
         loop_break_off(t);
+    settle_stack(t);
     if (t->instruction_count && !t->ended)
         (t->skips_poll ? emit_shadowed_exit : emit_exit)(t, code_bits(t->key) == 64 ? rip : rip & 0xffffffffu);
     emit_late_exits(t);

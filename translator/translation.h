@@ -154,6 +154,7 @@ struct translation {
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
     bool has_addend_b;         /* T holds the addend of group B */
+    int32_t stack;             /* what the host register of the stack pointer lacks of it (stack.c) */
     uint8_t home[CPU_REGISTERS]; /* where guest registers are now: host_register, but for what a loop swaps */
     int32_t slot[CPU_REGISTERS]; /* and the place in memory of those that are in none */
     struct loop loop;
@@ -306,6 +307,10 @@ void emit_peek_to_s(struct translation *t, unsigned bytes);
 void emit_move_sp(struct translation *t, int32_t displacement);
 /* Pushes the register (S is free to hold it) or the constant, as CALL does; `bytes` wide. */
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes);
+/* Whether the instruction may be made while t->stack is not 0. */
+bool keeps_stack(const struct translation *t);
+/* Makes the host register the stack pointer again. */
+void settle_stack(struct translation *t);
 /* S = the popped value; then the stack pointer moves by bytes + release. */
 void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release);
 

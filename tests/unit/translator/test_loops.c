@@ -1,7 +1,7 @@
 /*
  * Loops within loops, with branches among them, made of random pieces: user code in a window of the host's MMU, where they
  * are planned ahead (translator/loop_plan.c), must do what it does on software tables, where they are not. A timer makes
- * polls leave in the middle, and first touches of pages make accesses fault there.
+ * polls leave in the middle, and first touches of pages make accesses fault there. And the same for stacks.
  */
 #include <signal.h>
 #include <string.h>
@@ -29,16 +29,38 @@ SNIPPET(load_indexed, "xor 0x40(%rdi,%rcx,4), %r15\n lea 3(%rcx), %rcx");
 SNIPPET(vector, "movups (%rdi), %xmm0\n paddq %xmm0, %xmm1\n movups %xmm1, 0x10(%rbx)");
 SNIPPET(mixes, "add %r15, %r13\n rol $7, %r13\n inc %r10\n xor %r10, %r15");
 SNIPPET(narrow, "mov %r14d, %r12d\n add %r12d, %r11d\n movb %r11b, 3(%rdi)\n test %r11b, %r14b");
-SNIPPET(stack, "push %r11\n pop %r12\n imul $3, %r12, %r11");
+SNIPPET(pushes, "push %r11\n pop %r12\n imul $3, %r12, %r11");
 SNIPPET(resets, "xor %ecx, %ecx\n mov %rdi, %rsi");
 SNIPPET(carries, "adc %r11, %r15\n sbb %rax, %r14\n cmovc %r14, %r10");
 SNIPPET(turns, "cmp %rax, %r15\n mov %r15, %rdx\n add %rdx, 0x20(%rdi)\n and %r12, %r13");
 
 static const struct snippet pieces[] = {
     LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector),  LISTED(mixes),
-    LISTED(narrow),     LISTED(stack),       LISTED(resets),        LISTED(carries),      LISTED(turns),
+    LISTED(narrow),     LISTED(pushes),      LISTED(resets),        LISTED(carries),      LISTED(turns),
 };
 enum { PIECES = sizeof pieces / sizeof *pieces };
+
+/* The stack moves across the end of memory, where accesses are exits. */
+SNIPPET(push_rax, "push %rax\n add %r13, %rax");
+SNIPPET(push_r13, "push %r13\n mov %r14, %r13\n push %r14");
+SNIPPET(push_constant, "push $-5\n push $0x12345678");
+SNIPPET(push_memory, "push 8(%rsp)\n push (%rdi)");
+SNIPPET(pop_rdx, "pop %rdx\n xor %rdx, %r14");
+SNIPPET(pop_r11, "pop %r11\n pop %r12\n add %r11, %r12\n pop %r10");
+SNIPPET(pop_memory, "pop (%rdi)\n pop 8(%rsp)");
+SNIPPET(moves, "sub $24, %rsp\n push %r12\n lea 40(%rsp), %rsp");
+SNIPPET(copies, "push %r10\n mov (%rdi), %rcx\n push %rcx\n lea (%rcx,%rax), %r15\n mov %r15, 8(%rdi)\n pop %rax");
+SNIPPET(calls, "push %rax\n call 1f\n pop %rcx\n jmp 2f\n 1: push %rbx\n push %r15\n pop %rsi\n pop %rbx\n ret\n 2:");
+SNIPPET(releases, "push %r11\n call 1f\n jmp 2f\n 1: ret $8\n 2: adc %rax, %r10");
+SNIPPET(pop_rsp, "lea 16(%rsp), %rdx\n push %r11\n push %rdx\n pop %rsp\n push %rsp\n pop %r15");
+SNIPPET(frames, "push %rbp\n mov %rsp, %rbp\n push %r12\n push %rax\n leave");
+
+static const struct snippet stack_pieces[] = {
+    LISTED(push_rax), LISTED(push_r13), LISTED(push_constant), LISTED(push_memory), LISTED(pop_rdx),  LISTED(pop_r11),
+    LISTED(pop_memory), LISTED(moves),  LISTED(copies),        LISTED(calls),       LISTED(releases), LISTED(frames),
+    LISTED(pop_rsp),
+};
+enum { STACK_PIECES = sizeof stack_pieces / sizeof *stack_pieces };
 
 SNIPPET(ends, "out %al, $0xf4\n 1: jmp 1b");
 
@@ -129,7 +151,35 @@ static void make_program(void) {
     append(&end);
 }
 
+static void make_stack_program(void) {
+    size = 0;
+    for (unsigned i = 0; i < 12; i++)
+        append(&stack_pieces[draw(STACK_PIECES)]);
+    const struct snippet end = LISTED(ends);
+    append(&end);
+}
+
 /* ---- Running ---- */
+
+/* Memory of the world outside, beyond the guest's own, and the order of accesses to it. */
+static uint8_t outside[4096];
+static uint64_t told;
+
+static bool goes_on(struct guest *guest) {
+    struct trapeze_exit *exit = &guest->exit;
+    if (exit->reason == TRAPEZE_EXIT_KICKED)
+        return true;
+    if (exit->reason != TRAPEZE_EXIT_IO || exit->io.space == TRAPEZE_PORT)
+        return false;
+    uint64_t offset = exit->io.address - RAM_SIZE;
+    ck_assert_uint_lt(offset + exit->io.size, sizeof outside);
+    if (exit->io.is_write)
+        memcpy(outside + offset, &exit->io.value, exit->io.size);
+    else
+        memcpy(&exit->io.value, outside + offset, exit->io.size);
+    told = told * 31 + exit->io.address + exit->io.value + exit->io.is_write;
+    return true;
+}
 
 static void kick(int number) {
     (void)number;
@@ -143,7 +193,7 @@ static void create(struct guest *guest, enum trapeze_windows windows) {
 }
 
 /* To the end in user mode, where ports are allowed. */
-static void run(struct guest *guest, uint64_t start, struct trapeze_registers *registers) {
+static void run(struct guest *guest, uint64_t start, uint64_t stack, struct trapeze_registers *registers) {
     *registers = guest_long_mode(guest);
     for (unsigned i = 0; i < TRAPEZE_SEGMENTS; i++)
         registers->segment[i].attributes |= 0x60;
@@ -153,19 +203,21 @@ static void run(struct guest *guest, uint64_t start, struct trapeze_registers *r
         registers->gpr[i] = (start >> i) * 0x9e3779b97f4a7c15;
     registers->gpr[RBX] = registers->gpr[RSI] = registers->gpr[RDI] = MIDDLE + (start & 0xfff8);
     registers->gpr[RCX] = 0;
-    registers->gpr[RSP] = STACK;
+    registers->gpr[RSP] = stack;
+    told = 0;
+    memset(outside, 0, sizeof outside);
     for (uint32_t at = 0; at < DATA_SIZE; at += 4)
         guest_set_word(guest, MIDDLE - DATA_SIZE / 2 + at, (uint32_t)(at * start));
     kicked = guest;
     guest_start(guest, program, program + size, registers);
     do
         ck_assert_int_eq(trapeze_vcpu_run(guest->vcpu, &guest->exit), TRAPEZE_OK);
-    while (guest->exit.reason == TRAPEZE_EXIT_KICKED);
+    while (goes_on(guest));
     ck_assert_int_eq(guest->exit.reason, TRAPEZE_EXIT_IO);
     trapeze_vcpu_get_registers(guest->vcpu, registers);
 }
 
-START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
+static void start(void) {
     const struct sigaction action = {.sa_handler = kick, .sa_flags = SA_ONSTACK | SA_RESTART};
     const struct itimerval often = {{0, 150}, {0, 150}};
     create(&guests[0], TRAPEZE_WINDOWS_OFF);
@@ -174,24 +226,50 @@ START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &often, NULL);
     seed = 0xfeedbeef;
-    for (unsigned i = 0; i < PROGRAMS; i++) {
-        make_program();
-        for (unsigned k = 0; k < 3; k++) {
-            struct trapeze_registers registers[2];
-            uint64_t start = draw(~0ull >> 8);
-            for (unsigned g = 0; g < 2; g++)
-                run(&guests[g], start, &registers[g]);
-            for (unsigned r = 0; r < 16; r++)
-                ck_assert_msg(registers[0].gpr[r] == registers[1].gpr[r], "program %u.%u: register %u is %llx, not %llx",
-                              i, k, r, (unsigned long long)registers[1].gpr[r], (unsigned long long)registers[0].gpr[r]);
-            ck_assert_uint_eq(registers[0].rflags, registers[1].rflags);
-            ck_assert_int_eq(memcmp(guests[0].ram + MIDDLE - DATA_SIZE / 2, guests[1].ram + MIDDLE - DATA_SIZE / 2,
-                                    DATA_SIZE), 0);
-        }
-    }
+}
+
+static void end(void) {
     setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
     guest_destroy(&guests[0]);
     guest_destroy(&guests[1]);
+}
+
+static void compare(unsigned number, uint64_t stack) {
+    struct trapeze_registers registers[2];
+    uint64_t tale[2], first = draw(~0ull >> 8);
+    for (unsigned g = 0; g < 2; g++) {
+        run(&guests[g], first, stack, &registers[g]);
+        tale[g] = told;
+    }
+    for (unsigned r = 0; r < 16; r++)
+        ck_assert_msg(registers[0].gpr[r] == registers[1].gpr[r], "program %u: register %u is %llx, not %llx", number, r,
+                      (unsigned long long)registers[1].gpr[r], (unsigned long long)registers[0].gpr[r]);
+    ck_assert_uint_eq(registers[0].rflags, registers[1].rflags);
+    ck_assert_uint_eq(tale[0], tale[1]);
+    const size_t data = MIDDLE - DATA_SIZE / 2;
+    ck_assert_int_eq(memcmp(guests[0].ram + data, guests[1].ram + data, DATA_SIZE), 0);
+    ck_assert_int_eq(memcmp(guests[0].ram + RAM_SIZE - 4096, guests[1].ram + RAM_SIZE - 4096, 4096), 0);
+}
+
+START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
+    start();
+    for (unsigned i = 0; i < PROGRAMS; i++) {
+        make_program();
+        for (unsigned k = 0; k < 3; k++)
+            compare(i, STACK);
+    }
+    end();
+}
+END_TEST
+
+START_TEST(pushes_and_pops_in_windows_do_what_they_do_elsewhere) {
+    start();
+    for (unsigned i = 0; i < PROGRAMS; i++) {
+        make_stack_program();
+        for (unsigned k = 0; k < 4; k++)
+            compare(i, RAM_SIZE + 8 * draw(24) - 96);
+    }
+    end();
 }
 END_TEST
 
@@ -199,6 +277,7 @@ int main(void) {
     Suite *suite = suite_create("loops");
     TCase *tests = tcase_create("loops");
     tcase_set_timeout(tests, 300);
+    tcase_add_test(tests, pushes_and_pops_in_windows_do_what_they_do_elsewhere);
     tcase_add_test(tests, loops_in_windows_do_what_they_do_elsewhere);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
