@@ -67,6 +67,15 @@ static enum cpu_result transfer_real(struct cpu *cpu, const struct far_transfer 
 
 /* ---- Code segments ---- */
 
+/* Loads CS at the same level. Mostly it is another selector, or the same, of a segment with all the same properties. */
+static void set_code_at_level(struct cpu *cpu, const struct descriptor *code, uint16_t selector) {
+    const struct trapeze_segment old = cpu->segment[CPU_CS], *new = &cpu->segment[CPU_CS];
+
+    segment_set_code(cpu, code, selector, cpu->cpl);
+    if (new->base != old.base || new->limit != old.limit || new->attributes != old.attributes)
+        cpu_level_changed(cpu);
+}
+
 /* Enters a code segment at the current level, after a call's push. */
 static enum cpu_result enter_same_level(struct cpu *cpu, const struct far_transfer *transfer, struct descriptor *code,
                                         uint16_t selector, uint64_t rip) {
@@ -83,9 +92,8 @@ static enum cpu_result enter_same_level(struct cpu *cpu, const struct far_transf
             return CPU_FAULT;
         cpu_rsp(cpu) = stack.pointer;
     }
-    segment_set_code(cpu, code, selector, cpu->cpl);
+    set_code_at_level(cpu, code, selector);
     cpu->hot.rip = rip;
-    cpu_level_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -364,9 +372,12 @@ static enum cpu_result return_protected(struct cpu *cpu, const struct cpu_op *op
         cpu_rsp(cpu) = stack.pointer;
     }
     cpu->hot.rip = frame[0];
+    if (!is_outer) {
+        set_code_at_level(cpu, &code, selector);
+        return CPU_JUMP;
+    }
     segment_set_code(cpu, &code, selector, cpl);
-    if (is_outer)
-        segment_drop_inner(cpu);
+    segment_drop_inner(cpu);
     cpu_level_changed(cpu);
     return CPU_JUMP;
 }
