@@ -553,7 +553,7 @@ static void copy_high_registers(struct translation *t, struct copy *copy) {
 
 /*
  * #DE of a divisor of 0 without a host signal: the divisor is looked at first. A quotient that does not fit is a signal
- * still, and so is everything in a loop, whose registers only a signal finds.
+ * still. No division is in a loop (loop_plan.c), so registers are where a way out expects them.
  */
 static void emit_divisor_check(struct translation *t, struct copy *copy) {
     struct emitter *e = &t->e;
@@ -586,7 +586,7 @@ static void make_copy(struct translation *t, struct copy *copy) {
     note_operands(t, copy);
     if (copy->memory)
         copy->place = emit_operand(t, copy->memory, copy->kind);
-    if (is_division(t) && !copy->rm.high && !t->loop.is_found)
+    if (is_division(t) && !copy->rm.high)
         emit_divisor_check(t, copy);
     if (copy->reg.high || copy->rm.high || copy->opcode.high) {
         if (copy->memory)

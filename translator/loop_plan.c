@@ -50,7 +50,8 @@ static bool is_ordinary(const struct translation *t) {
     if (translate_fault(t) >= 0)
         return false;
     switch (in->rule.kind) {
-    case RULE_COPY:
+    case RULE_COPY: /* a division leaves for #DE, and takes longer than what a loop saves */
+        return in->z->mnemonic != ZYDIS_MNEMONIC_DIV && in->z->mnemonic != ZYDIS_MNEMONIC_IDIV;
     case RULE_LEA:
     case RULE_NOTHING:
     case RULE_JCC:
