@@ -306,6 +306,20 @@ bool cpu_window_charge(struct cpu *cpu, unsigned events) {
     return true;
 }
 
+void cpu_window_await(struct cpu *cpu, uint64_t linear) {
+    cpu->hot.view->window_awaited = (linear & ~MEMORY_PAGE_MASK) | 1;
+}
+
+/* Saves a second host fault for what was the guest's own page fault. */
+static void map_awaited_page(struct cpu *cpu, struct view *view) {
+    struct mapping mapping = {.cpu = cpu, .view = view, .linear = view->window_awaited & ~MEMORY_PAGE_MASK};
+    view->window_awaited = 0;
+    if (window_find(view->window, mapping.linear) || !cpu_walk_look(cpu, mapping.linear, &mapping.translation))
+        return;
+    cpu->call_full(cpu, map_page, &mapping);
+    cpu->statistics.window_fills++;
+}
+
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     if (!qualifies(cpu, key))
         return false;
@@ -336,6 +350,8 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     view->dropped_count = 0;
     if (((key & MODE_CODE) == MODE_CODE64) != view->window->is_64)
         return false; /* 32-bit programs of a 64-bit kernel have address spaces of their own; the first one decides */
+    if (view->window_awaited)
+        map_awaited_page(cpu, view);
     load_addends(cpu, view->window);
     return true;
 }

@@ -39,6 +39,9 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write);
  */
 bool cpu_window_charge(struct cpu *cpu, unsigned events);
 
+/* The guest is told that the page is missing: when the view is next in use, it will be there, and is mapped at once. */
+void cpu_window_await(struct cpu *cpu, uint64_t linear);
+
 /* Whether something was flushed while code of the window may still be under way. */
 static inline bool cpu_window_is_outdated(const struct view *view) {
     return view->window && (view->window_is_stale || view->dropped_count);

@@ -128,8 +128,10 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     }
     bool is_write = translator->fault.is_write;
     struct cpu_place place;
-    if (cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) == CPU_FAULT)
+    if (cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) == CPU_FAULT) {
+        cpu_window_await(cpu, linear);
         return dispatch_after(cpu, CPU_FAULT);
+    }
     if (place.is_direct && cpu_window_fill(cpu, linear, is_write) && may_try_again(cpu)) {
         flags_out(cpu);
         return return_address;
