@@ -130,6 +130,8 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
     struct cpu_place place;
     if (cpu_fill(cpu, linear, is_write ? ACCESS_WRITE : ACCESS_READ, &place) == CPU_FAULT) {
         cpu_window_await(cpu, linear);
+        if (cpu->cpl == 0) /* kernels that catch faults make them again and again; programs seldom do */
+            engine_note_soft_site(cpu, block->physical + (cpu->hot.rip - block->rip));
         return dispatch_after(cpu, CPU_FAULT);
     }
     if (place.is_direct && cpu_window_fill(cpu, linear, is_write) && may_try_again(cpu)) {
