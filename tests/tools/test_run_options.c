@@ -272,6 +272,19 @@ START_TEST(pidfile_of_another_machine_is_left_alone) {
 }
 END_TEST
 
+/* Until the command sees to SIGTERM itself, which on a busy host takes its time. */
+static void wait_until_it_listens(void) {
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)command.pid);
+    for (unsigned i = 0; i < 1000; i++, usleep(10000)) {
+        read_file(path, text, sizeof text);
+        const char *blocked = strstr(text, "SigBlk:"), *caught = strstr(text, "SigCgt:");
+        uint64_t seen = (blocked ? strtoull(blocked + 7, NULL, 16) : 0) | (caught ? strtoull(caught + 7, NULL, 16) : 0);
+        if (seen >> (SIGTERM - 1) & 1)
+            return;
+    }
+}
+
 /* Resets, power-off and all: however the guest ends, the monitor does so well. */
 START_TEST(garbage_in_every_device_leaves_the_monitor_well) {
     static const char *const lines[] = {
@@ -280,6 +293,7 @@ START_TEST(garbage_in_every_device_leaves_the_monitor_well) {
     };
     for (unsigned i = 0; i < 12; i++) {
         command_start_plain(&command, lines[_i]);
+        wait_until_it_listens();
         usleep(200000);
         kill(command.pid, SIGTERM);
         ck_assert_int_eq(command_wait(&command), 0);
@@ -291,6 +305,7 @@ static const int signals[] = {SIGTERM, SIGHUP, SIGINT};
 
 START_TEST(signal_ends_it_without_a_terminal) {
     command_start_plain(&command, KERNEL "-append c -m 16 -display none -smp 2");
+    wait_until_it_listens();
     usleep(300000);
     kill(command.pid, signals[_i]);
     ck_assert_int_eq(command_wait(&command), 0);
