@@ -233,7 +233,7 @@ struct cpu_hot {
     uint64_t bounce_addend; /* leads a read to it: in place of a page's (dispatch.c) */
     struct view *supervisor_view[2]; /* of the current space, by RFLAGS.AC; valid while CPL is not 3 */
     uint32_t clac_leaves; /* the view that CLAC switches to has a window: it is for C */
-    uint32_t pad;
+    uint32_t pauses; /* PAUSE instructions until the host's other threads are let in */
     uint64_t rip;
     uint64_t rflags; /* in C: all of RFLAGS. While translated code runs: all but the arithmetic flags and DF */
     /* Last, what is within one byte's displacement of R. */

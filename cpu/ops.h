@@ -64,6 +64,7 @@ enum { CPU_OP_SYSTEM = 0, CPU_OP_USER = 1 };
     X(invpcid, CPU_OP_SYSTEM)                                                                                          \
     X(cache_control, CPU_OP_SYSTEM) /* INVD, WBINVD, WBNOINVD */                                                       \
     X(hlt, CPU_OP_SYSTEM)                                                                                              \
+    X(pause, CPU_OP_SYSTEM)                                                                                            \
     X(monitor, CPU_OP_SYSTEM)                                                                                          \
     X(mwait, CPU_OP_SYSTEM)                                                                                            \
     X(cli, CPU_OP_SYSTEM)                                                                                              \

@@ -103,6 +103,25 @@ enum cpu_result cpu_op_hlt(struct cpu *cpu, const struct cpu_op *op) {
     return CPU_STOP;
 }
 
+/* What the guest waits for may need this host CPU: another virtual one, or the clock's thread. */
+static void let_others_run(void) {
+    enum { SYS_SCHED_YIELD = 24 };
+    uint64_t result = SYS_SCHED_YIELD;
+    __asm__ volatile("syscall" : "+a"(result) : : "rcx", "r11", "memory");
+}
+
+enum cpu_result cpu_op_pause(struct cpu *cpu, const struct cpu_op *op) {
+    enum { SPINS = 256 };
+    (void)op;
+    if (cpu->hot.pauses <= 1) {
+        cpu->hot.pauses = SPINS;
+        let_others_run();
+    } else {
+        cpu->hot.pauses--;
+    }
+    return CPU_NEXT;
+}
+
 enum cpu_result cpu_op_monitor(struct cpu *cpu, const struct cpu_op *op) {
     uint8_t byte;
     if (cpu->cpl)

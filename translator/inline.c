@@ -1,6 +1,7 @@
 /*
- * Sensitive instructions whose effect is a few moves: CLI, STI, SWAPGS, STAC, CLAC, RDTSC and RDTSCP where the mode lets
- * them, and string instructions: those that are not repeated, and MOVS and STOS in windows. Elsewhere their C functions run (and fault). Flags stay untouched: a bit of RFLAGS is changed by rotating it to
+ * Sensitive instructions whose effect is a few moves: CLI, STI, SWAPGS, STAC, CLAC, PAUSE, RDTSC and RDTSCP where the
+ * mode lets them, and string instructions: those that are not repeated, and MOVS and STOS in windows. Elsewhere their C
+ * functions run (and fault). Flags stay untouched: a bit of RFLAGS is changed by rotating it to
  * the top, shifting it out with LEA, and rotating back.
  */
 #include "translator/translation.h"
@@ -226,6 +227,21 @@ static bool translate_repeated(struct translation *t) {
     return true;
 }
 
+/* Runs as itself, but for each that lets the host's other threads in. */
+static void translate_pause(struct translation *t) {
+    struct emitter *e = &t->e;
+    struct emit_memory less = memory_at(REG_A, -1);
+    emit_load32(e, REG_A, R_STATE(hot.pauses));
+    emit_lea(e, false, REG_A, &less);
+    uint8_t *is_due = emit_jrcxz(e);
+    emit_store32(e, R_STATE(hot.pauses), REG_A);
+    emit_bytes(e, (const uint8_t[]){0xf3, 0x90, 0xeb, 0}, 4); /* pause; jmp */
+    uint8_t *done = e->at;
+    emit_here(e, is_due);
+    emit_helper(t, cpu_op_pause, false, true);
+    emit_here(e, done);
+}
+
 bool translate_inline(struct translation *t) {
     bool reads_time = !(t->key & MODE_TSD) || !(t->key & MODE_CPL);
     switch (t->in.z->mnemonic) {
@@ -255,6 +271,11 @@ bool translate_inline(struct translation *t) {
         if (!reads_time || (t->key & MODE_SLOW))
             return false;
         translate_rdtsc(t, t->in.z->mnemonic == ZYDIS_MNEMONIC_RDTSCP);
+        return true;
+    case ZYDIS_MNEMONIC_PAUSE:
+        if (t->key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS))
+            return false;
+        translate_pause(t);
         return true;
     default:
         if (t->in.rule.function == cpu_op_push_segment)

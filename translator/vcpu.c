@@ -66,7 +66,7 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     cpu->find_x87 = engine_find_x87;
     cpu->has_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
     cpu->windows = (unsigned)machine->config.windows;
-    cpu->hot.countdown = 1;
+    cpu->hot.countdown = cpu->hot.pauses = 1;
     cpu->views.state_fd = fd;
     cpu->views.state_size = vcpu->state_size;
     if (!cpu_views_create(cpu) || !create_shadow_stacks(vcpu))

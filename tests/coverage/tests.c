@@ -34,7 +34,7 @@ static const struct {
     TABLE(lldt) TABLE(ltr) TABLE(sldt) TABLE(str) TABLE(lgdt) TABLE(lidt) TABLE(sgdt) TABLE(sidt) TABLE(lar) TABLE(lsl)
     TABLE(verr) TABLE(verw) TABLE(arpl)
     ROW("test_cpu_model", cpuid) ROW("test_cpu_msr", rdmsr) ROW("test_cpu_msr", wrmsr)
-    SYSTEM(rdtsc) SYSTEM(rdtscp) SYSTEM(rdpmc) SYSTEM(invlpg) SYSTEM(invpcid) SYSTEM(cache_control) SYSTEM(hlt)
+    SYSTEM(rdtsc) SYSTEM(rdtscp) SYSTEM(rdpmc) SYSTEM(invlpg) SYSTEM(invpcid) SYSTEM(cache_control) SYSTEM(hlt) SYSTEM(pause)
     SYSTEM(rdfsbase) SYSTEM(wrfsbase) SYSTEM(wrgsbase)
     ROW("test_instructions", rdpid) ROW("test_instructions", rdgsbase) ROW("test_instructions", monitor)
     ROW("test_instructions", mwait)

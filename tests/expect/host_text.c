@@ -96,7 +96,7 @@ static bool name_offset(char *name, size_t size, int64_t offset) {
     static const struct range ranges[] = {
         STATE(hot.gpr, uint64_t),        STATE(hot.rflags, uint64_t),
         STATE(hot.rip, uint64_t),        STATE(hot.run, uint32_t),
-        STATE(hot.clac_leaves, uint32_t),
+        STATE(hot.clac_leaves, uint32_t), STATE(hot.pauses, uint32_t),
         STATE(hot.scratch, uint64_t),    STATE(hot.window_addend, uint64_t),
         STATE(hot.segment, uint64_t[3]), STATE(hot.supervisor_view, void *),
         STATE(hot.raw, uint64_t),        STATE(hot.bounce, uint64_t),

@@ -61,6 +61,7 @@ static void apic_timer(void) {
     check_true("apic_timer_periodic", wait_for(V_TIMER, 10, true));
     apic_write(0x320, 1 << 16);
     apic_write(0x380, 0);
+    __asm__ volatile("sti; nop; nop; cli" : : : "memory"); /* one may have been pending by then */
     if (!(cpuid(1, 0).c & 1 << 24)) {
         skip("apic_timer_deadline", "no TSC deadline");
         return;

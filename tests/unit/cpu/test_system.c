@@ -65,6 +65,23 @@ START_TEST(invpcid_checks_its_descriptor_and_flushes_enough) {
 }
 END_TEST
 
+START_TEST(pause_lets_others_run_now_and_then) {
+    struct fake_cpu *fake = fake_cpu_create(FAKE_LONG3, "host");
+    const struct cpu_op op = fake_instruction(fake, 2);
+    unsigned yields = 0;
+    fake->cpu.hot.pauses = 1;
+    for (unsigned i = 0; i < 1000; i++) {
+        uint32_t left = fake->cpu.hot.pauses;
+        ck_assert_int_eq(cpu_op_pause(&fake->cpu, &op), CPU_NEXT);
+        yields += fake->cpu.hot.pauses > left;
+        ck_assert_uint_gt(fake->cpu.hot.pauses, 0);
+    }
+    ck_assert_uint_ge(yields, 2);
+    ck_assert_uint_le(yields, 100);
+    fake_cpu_destroy(fake);
+}
+END_TEST
+
 START_TEST(hlt_stops_behind_itself_at_level_0) {
     struct fake_cpu *fake = fake_cpu_create(FAKE_RING0, "486");
     struct cpu_op op = fake_instruction(fake, 1);
@@ -106,6 +123,7 @@ int main(void) {
     tcase_add_test(tests, invlpg_uses_the_linear_address_and_never_faults_on_it);
     tcase_add_test(tests, invpcid_checks_its_descriptor_and_flushes_enough);
     tcase_add_test(tests, hlt_stops_behind_itself_at_level_0);
+    tcase_add_test(tests, pause_lets_others_run_now_and_then);
     tcase_add_test(tests, base_instructions_need_cr4_and_a_canonical_address);
     return fake_cpu_run(tests);
 }
