@@ -168,10 +168,19 @@ static void load_addends(struct cpu *cpu, const struct window *window) {
 }
 
 /* Group A of a kernel's window may have begun where its other regions would meet something of the host's. */
-static bool may_move(const struct view *view) {
+static bool is_cramped(const struct view *view) {
+    return view->window->is_supervisor && view->window->region_count < WINDOW_REGIONS;
+}
+
+/* A window with half of what the kernel uses costs more than it gains, and spoils the sites for other processors. */
+static void move_or_give_up(struct cpu *cpu, struct view *view) {
     enum { MOST_MOVES = 4 };
-    const struct window *window = view->window;
-    return window->is_supervisor && window->region_count < WINDOW_REGIONS && view->window_moves < MOST_MOVES;
+    view->window_must_move = view->window_moves < MOST_MOVES;
+    view->window_is_stale = true;
+    view->window_merit = 0;
+    if (!view->window_must_move)
+        view->window_patience = UINT32_MAX;
+    cpu_mode_changed(cpu);
 }
 
 bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
@@ -181,10 +190,8 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write) {
     cpu->call_full(cpu, map_page, &mapping);
     load_addends(cpu, mapping.view->window);
     cpu->statistics.window_fills++;
-    if (mapping.lacks_room && may_move(mapping.view)) {
-        mapping.view->window_must_move = true;
-        cpu_mode_changed(cpu);
-    }
+    if (mapping.lacks_room && is_cramped(mapping.view))
+        move_or_give_up(cpu, mapping.view);
     return mapping.done && (mapping.is_writable || !is_write);
 }
 
