@@ -3,6 +3,13 @@
 
 #include "translator/huge.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#else /* what is reached from here alone is no leak */
+#define __lsan_register_root_region(memory, size)   ((void)(memory), (void)(size))
+#define __lsan_unregister_root_region(memory, size) ((void)(memory), (void)(size))
+#endif
+
 static size_t whole_pages(size_t size) {
     return (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
 }
@@ -24,10 +31,13 @@ void *huge_allocate(size_t size, bool is_low) {
         munmap(memory, before);
     munmap(memory + before + size, HUGE_PAGE - before);
     madvise(memory + before, size, MADV_HUGEPAGE);
+    __lsan_register_root_region(memory + before, size);
     return memory + before;
 }
 
 void huge_free(void *memory, size_t size) {
-    if (memory)
-        munmap(memory, whole_pages(size));
+    if (!memory)
+        return;
+    __lsan_unregister_root_region(memory, whole_pages(size));
+    munmap(memory, whole_pages(size));
 }
