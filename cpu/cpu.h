@@ -240,7 +240,7 @@ struct cpu_hot {
     uint64_t gpr[CPU_REGISTERS];
     uint64_t window_addend[2]; /* of the current view's window, by group */
     uint32_t run;       /* 0: a poll must leave translated code */
-    uint32_t countdown; /* polls of user code without a window until it counts as a sample (cpu/window.c) */
+    uint32_t countdown; /* polls of code without a window until it counts as a sample (cpu/window.c) */
 };
 
 struct cpu {

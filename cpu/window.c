@@ -385,6 +385,5 @@ void cpu_window_count(struct cpu *cpu) {
         return;
     cpu->hot.countdown = POLLS;
     cpu_window_sample(cpu);
-    if (cpu->cpl == 3)
-        cpu_mode_changed(cpu);
+    cpu_mode_changed(cpu);
 }

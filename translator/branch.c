@@ -145,7 +145,9 @@ void emit_late_exits(struct translation *t) {
 /* Whether the code may be worth a window and should be made again for it (cpu/window.c). */
 static bool counts_polls(const struct translation *t) {
     const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_FLAT;
-    if ((t->key & (MODE_WINDOW | MODE_VM86)) || (t->key & MODE_CPL) != MODE_CPL || t->cpu->windows != CPU_WINDOWS_AUTO)
+    bool is_supervisor = (t->key & (MODE_CPL | MODE_PROTECTED)) == MODE_PROTECTED;
+    if ((t->key & (MODE_WINDOW | MODE_VM86)) || t->cpu->windows != CPU_WINDOWS_AUTO ||
+        !(is_supervisor || (t->key & MODE_CPL) == MODE_CPL))
         return false;
     return (t->key & MODE_CODE) == MODE_CODE64 || (t->key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
 }
