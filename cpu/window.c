@@ -251,16 +251,19 @@ static bool still_holds(struct cpu *cpu, struct window_piece *piece) {
     return !piece->writable || (now.writable && now.dirty && !(region->flags & TRAPEZE_MEMORY_READ_ONLY));
 }
 
+static bool keeps(struct window_piece *piece, void *mapping) {
+    const struct mapping *of = mapping;
+    if (!still_holds(of->cpu, piece))
+        return false;
+    of->view->window->has_local |= !piece->global;
+    return true;
+}
+
 static uint64_t compare_window(void *argument) {
     struct mapping *mapping = argument;
     struct window *window = mapping->view->window;
     window->has_local = false;
-    for (unsigned i = window->piece_count; i-- > 0;) {
-        if (!still_holds(mapping->cpu, &window->piece[i]))
-            window_unmap(window, &window->piece[i]);
-        else
-            window->has_local |= !window->piece[i].global;
-    }
+    window_keep(window, keeps, mapping);
     map_known_pages(mapping->cpu, mapping->view);
     return 0;
 }

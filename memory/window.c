@@ -1,6 +1,7 @@
 /* The host's side of windows: reservations and mappings. */
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "memory/window.h"
@@ -257,6 +258,37 @@ void window_unmap(struct window *window, struct window_piece *piece) {
     if (host)
         hide(host, piece->pages * PAGE);
     forget(window, piece);
+}
+
+static int by_address(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static uint64_t end_of(uint64_t leaving) {
+    return (leaving & ~1ull) + (leaving & 1 ? WINDOW_LARGE : 1) * PAGE;
+}
+
+void window_keep(struct window *window, bool (*keeps)(struct window_piece *piece, void *argument), void *argument) {
+    unsigned count = 0;
+    for (unsigned i = window->piece_count; i-- > 0;) {
+        struct window_piece *piece = &window->piece[i];
+        if (keeps(piece, argument))
+            continue;
+        window->leaving[count++] = piece->linear | (piece->pages > 1);
+        forget(window, piece);
+    }
+    qsort(window->leaving, count, sizeof *window->leaving, by_address);
+    for (unsigned i = 0; i < count;) {
+        uint64_t start = window->leaving[i] & ~1ull, end = end_of(window->leaving[i]);
+        uint64_t last = start | ((1ull << VIEW_REGION_SHIFT) - 1); /* neighbouring regions may lie apart */
+        for (i++; i < count && (window->leaving[i] & ~1ull) == end && end <= last; i++)
+            end = end_of(window->leaving[i]);
+        const struct window_piece run = {.linear = start};
+        uint8_t *host = host_of(window, &run);
+        if (host)
+            hide(host, end - start);
+    }
 }
 
 static void unmap_single_pages(struct window *window, const struct window_piece *large) {
