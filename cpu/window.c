@@ -14,6 +14,7 @@ enum {
 };
 #define MOST_DEBT (EVENT_COST * 400ull)
 #define LONG_USE 1000000000ull
+#define GIVEN_UP UINT32_MAX /* of window_patience */
 
 /* ---- What may be mapped ---- */
 
@@ -179,7 +180,7 @@ static void move_or_give_up(struct cpu *cpu, struct view *view) {
     view->window_is_stale = true;
     view->window_merit = 0;
     if (!view->window_must_move)
-        view->window_patience = UINT32_MAX;
+        view->window_patience = GIVEN_UP;
     cpu_mode_changed(cpu);
 }
 
@@ -347,7 +348,7 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         if (!view->window)
             return false;
     } else if (view->window_is_stale) {
-        if (view->window_merit < view->window_patience && !is_forced)
+        if (view->window_patience == GIVEN_UP || (view->window_merit < view->window_patience && !is_forced))
             return false;
         cpu->call_full(cpu, compare_window, &request);
         cpu->statistics.windows_compared++;

@@ -163,10 +163,15 @@ bool window_reserve(struct view *view, uint64_t linear) {
     if (window->region_count == WINDOW_REGIONS || !is_canonical(linear) || (!window->is_64 && linear >> 32))
         return false;
     linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
+    for (unsigned i = 0; i < window->refused_count; i++)
+        if (window->refused[i] == linear)
+            return false;
     unsigned before = window->region_count, first = window->is_supervisor && !is_upper(linear) ? WINDOW_B : WINDOW_A;
     for (unsigned group = first; group < WINDOW_GROUPS; group++)
         if (reserve_in_group(view, group, linear))
             return enter_regions(view, before);
+    if (window->refused_count < WINDOW_REGIONS)
+        window->refused[window->refused_count++] = linear;
     return false;
 }
 

@@ -50,7 +50,8 @@ struct window {
     bool is_64;           /* regions of 1 TiB; else region 0 alone, of 4 GiB */
     bool is_supervisor;
     bool has_local;       /* pieces that a flush of pages that are not global has to look at */
-    unsigned region_count, piece_count;
+    unsigned region_count, piece_count, refused_count;
+    uint64_t refused[WINDOW_REGIONS]; /* regions that found no room: asking the host again and again is dear */
     _Atomic uint32_t *budget; /* pieces that the machine's windows may still map */
     struct {
         uint64_t linear;
