@@ -176,6 +176,8 @@ static bool is_cramped(const struct view *view) {
 /* A window with half of what the kernel uses costs more than it gains, and spoils the sites for other processors. */
 static void move_or_give_up(struct cpu *cpu, struct view *view) {
     enum { MOST_MOVES = 4 };
+    if (view->window_moves >= MOST_MOVES && cpu->windows == CPU_WINDOWS_ALWAYS)
+        return;
     view->window_must_move = view->window_moves < MOST_MOVES;
     view->window_is_stale = true;
     view->window_merit = 0;
