@@ -239,6 +239,11 @@ static void hide(uint8_t *host, uint64_t size) {
         mprotect(host, size, PROT_NONE);
 }
 
+static uint16_t *alias_bucket(struct window *window, const uint8_t *memory) {
+    return &window->alias[window_bucket((uint64_t)memory)];
+}
+
+/* What leads to the piece of this number, in each of its buckets. */
 static uint16_t *link_to(struct window *window, unsigned number) {
     uint16_t *link = &window->bucket[window_bucket(window->piece[number - 1].linear)];
     while (*link != number)
@@ -246,12 +251,21 @@ static uint16_t *link_to(struct window *window, unsigned number) {
     return link;
 }
 
+static uint16_t *alias_link_to(struct window *window, unsigned number) {
+    uint16_t *link = alias_bucket(window, window->piece[number - 1].memory);
+    while (*link != number)
+        link = &window->piece[*link - 1].next_alias;
+    return link;
+}
+
 static void forget(struct window *window, struct window_piece *piece) {
     unsigned number = (unsigned)(piece - window->piece) + 1, last = window->piece_count;
     atomic_fetch_add(window->budget, HOLE_COST * piece->holes);
     *link_to(window, number) = piece->next;
+    *alias_link_to(window, number) = piece->next_alias;
     if (number != last) {
         *link_to(window, last) = (uint16_t)number;
+        *alias_link_to(window, last) = (uint16_t)number;
         *piece = window->piece[last - 1];
     }
     window->piece_count--;
@@ -304,6 +318,7 @@ static void unmap_single_pages(struct window *window, const struct window_piece 
 
 static void enter(struct window *window, const struct window_piece *piece) {
     struct window_piece *entry = window_find(window, piece->linear);
+    uint16_t *alias = alias_bucket(window, piece->memory);
     if (!entry) {
         uint16_t *bucket = &window->bucket[window_bucket(piece->linear)];
         atomic_fetch_sub(window->budget, 1);
@@ -311,12 +326,16 @@ static void enter(struct window *window, const struct window_piece *piece) {
         entry->next = *bucket;
         entry->holes = 0;
         *bucket = (uint16_t)window->piece_count;
+    } else {
+        *alias_link_to(window, (unsigned)(entry - window->piece) + 1) = entry->next_alias;
     }
     uint16_t next = entry->next;
     atomic_fetch_add(window->budget, HOLE_COST * entry->holes);
     *entry = *piece;
-    window->has_local |= !piece->global;
     entry->next = next;
+    entry->next_alias = *alias;
+    *alias = (uint16_t)(entry - window->piece + 1);
+    window->has_local |= !piece->global;
 }
 
 /* Makes the table agree with what is about to be mapped over it. */
@@ -353,18 +372,28 @@ bool window_map(struct window *window, const struct window_piece *piece, unsigne
     return done;
 }
 
-void window_drop_writes(struct window *window, uint64_t memory_page) {
-    for (unsigned i = window->piece_count; i-- > 0;) {
-        struct window_piece *piece = &window->piece[i];
-        uint64_t offset = memory_page - (uint64_t)piece->memory;
-        if (!piece->writable || offset >= piece->pages * PAGE)
-            continue;
-        if (piece->pages > 1)
-            window_close_page(window, piece, piece->linear + offset);
-        else if (mprotect(host_of(window, piece), PAGE, PROT_READ) == 0)
+/* A piece that may be written and begins there, or NULL. */
+static struct window_piece *find_alias(struct window *window, const uint8_t *memory, unsigned pages, unsigned after) {
+    for (unsigned i = after ? window->piece[after - 1].next_alias : *alias_bucket(window, memory); i;
+         i = window->piece[i - 1].next_alias)
+        if (window->piece[i - 1].memory == memory && window->piece[i - 1].pages == pages && window->piece[i - 1].writable)
+            return &window->piece[i - 1];
+    return NULL;
+}
+
+void window_drop_writes(struct window *window, uint8_t *memory_page, uint8_t *large) {
+    struct window_piece *piece;
+    while ((piece = find_alias(window, memory_page, 1, 0))) {
+        if (mprotect(host_of(window, piece), PAGE, PROT_READ) == 0)
             piece->writable = false;
         else
             window_unmap(window, piece);
+    }
+    for (piece = find_alias(window, large, WINDOW_LARGE, 0); piece;) {
+        unsigned number = (unsigned)(piece - window->piece) + 1, count = window->piece_count;
+        window_close_page(window, piece, piece->linear + (uint64_t)(memory_page - large));
+        bool is_gone = window->piece_count != count; /* the chain is another then */
+        piece = find_alias(window, large, WINDOW_LARGE, is_gone ? 0 : number);
     }
 }
 

@@ -41,7 +41,7 @@ struct window_piece {
     bool writable;
     bool global;
     uint16_t holes;    /* pages of a large piece that were writable and are not */
-    uint16_t next;     /* in its bucket: index + 1, or 0 */
+    uint16_t next, next_alias; /* in its buckets: index + 1, or 0 */
 };
 
 struct window {
@@ -59,7 +59,8 @@ struct window {
     } region[WINDOW_REGIONS];
     struct window_piece piece[WINDOW_PIECES];
     uint64_t leaving[WINDOW_PIECES]; /* of window_keep: linear addresses, | 1 for large pieces */
-    uint16_t bucket[WINDOW_BUCKETS];
+    uint16_t bucket[WINDOW_BUCKETS]; /* by linear address */
+    uint16_t alias[WINDOW_BUCKETS];  /* by memory */
 };
 
 static inline uint64_t window_region_size(const struct window *window) {
@@ -122,7 +123,7 @@ void window_keep(struct window *window, bool (*keeps)(struct window_piece *piece
 void window_close_page(struct window *window, struct window_piece *large, uint64_t linear);
 /* Gives them back. False: the host refuses. */
 bool window_open_page(struct window *window, struct window_piece *large, uint64_t linear);
-/* Takes write rights from what leads to the page of the monitor's mapping. */
-void window_drop_writes(struct window *window, uint64_t memory_page);
+/* Takes write rights from what leads to the page of the monitor's mapping; large: where a large piece with it would begin. */
+void window_drop_writes(struct window *window, uint8_t *memory_page, uint8_t *large);
 
 #endif

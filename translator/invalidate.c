@@ -39,17 +39,24 @@ static void for_each_view(struct engine *engine, void (*visit)(struct view *view
         view_set_each(&engine->vcpu[c]->views, visit, value);
 }
 
-static void drop_writes(struct view *view, uint64_t memory_page) {
-    view_drop_writes(view, memory_page);
+struct written_page {
+    uint8_t *memory, *large; /* the page, and the 2 MiB around it */
+};
+
+static void drop_writes(struct view *view, uint64_t written) {
+    const struct written_page *page = (const struct written_page *)written;
+    view_drop_writes(view, (uint64_t)page->memory);
     if (view->window)
-        window_drop_writes(view->window, memory_page);
+        window_drop_writes(view->window, page->memory, page->large);
 }
 
 void invalidate_writes(struct engine *engine, uint64_t page) {
     struct memory_region *region = region_of(engine, page);
     if (!region)
         return;
-    for_each_view(engine, drop_writes, (uint64_t)memory_host(region, guest_physical_at(page)));
+    uint8_t *memory = memory_host(region, guest_physical_at(page));
+    struct written_page written = {memory, memory - page % (WINDOW_LARGE * MEMORY_PAGE)};
+    for_each_view(engine, drop_writes, (uint64_t)&written);
     atomic_fetch_and(memory_page_flags(region, guest_physical_at(page)), (uint8_t)~MEMORY_WRITE_CACHED);
 }
 
