@@ -337,7 +337,7 @@ static inline bool cpu_is_64bit(const struct cpu *cpu) {
 }
 /* Whether bits 63:47 are all equal: a linear address of 4-level paging (SDM vol. 1, 3.3.7.1). */
 static inline bool cpu_is_canonical(uint64_t linear) {
-    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+    return view_is_canonical(linear);
 }
 static inline bool cpu_is_protected(const struct cpu *cpu) {
     return (cpu->cr0 & CR0_PE) != 0;

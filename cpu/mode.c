@@ -170,11 +170,6 @@ static uint32_t execution_bits(const struct cpu *cpu) {
     return key;
 }
 
-static void flush_jumps(struct view *view, uint64_t unused) {
-    (void)unused;
-    view_flush_jumps(view);
-}
-
 /* The jump cache knows targets by rip: another base makes them other addresses, another limit may forbid them. */
 static void code_segment_changed(struct cpu *cpu) {
     const struct trapeze_segment *code = &cpu->segment[CPU_CS];
@@ -182,7 +177,7 @@ static void code_segment_changed(struct cpu *cpu) {
         return;
     cpu->hot.jump_base = code->base;
     cpu->hot.jump_limit = code->limit;
-    view_set_each(&cpu->views, flush_jumps, 0);
+    view_set_flush_jumps(&cpu->views);
 }
 
 static void set_jump_mode(struct view *view, uint32_t key) {
@@ -261,12 +256,7 @@ void cpu_level_changed(struct cpu *cpu) {
 
 void cpu_flush_page(struct cpu *cpu, uint64_t linear) {
     cpu->space_changes++;
-    view_flush_page(cpu->views.kernel, linear);
-    for (unsigned s = 0; s < VIEW_SPACES; s++) {
-        struct view_space *space = &cpu->views.space[s];
-        for (unsigned i = 0; space->in_use && i < VIEW_PRIVILEGES; i++)
-            view_flush_page(space->view[i], linear);
-    }
+    view_set_each(&cpu->views, view_flush_page, linear);
 }
 
 void cpu_flush_address_space(struct cpu *cpu, bool keep_global) {

@@ -251,6 +251,15 @@ void view_flush_jumps(struct view *view) {
     view->jumps_overflow = false;
 }
 
+static void flush_jumps_of(struct view *view, uint64_t unused) {
+    (void)unused;
+    view_flush_jumps(view);
+}
+
+void view_set_flush_jumps(const struct view_set *views) {
+    view_set_each(views, flush_jumps_of, 0);
+}
+
 void view_forget_jumps(struct view *view) {
     enum { FEW = 256 };
     struct view_jump *jump = view->tables->jump;

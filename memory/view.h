@@ -125,6 +125,11 @@ static inline uint64_t view_base(const struct view *view) {
     return (uint64_t)view->tables + 12;
 }
 
+/* Whether bits 63:47 are equal (SDM vol. 1, 3.3.7.1). */
+static inline bool view_is_canonical(uint64_t linear) {
+    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
 static inline unsigned view_index(uint64_t linear) {
     return (unsigned)(linear >> 12) & (VIEW_ENTRIES - 1);
 }
@@ -175,6 +180,8 @@ static inline bool view_device(const struct view *view, uint64_t linear, bool is
 
 /* The jump cache. */
 void view_flush_jumps(struct view *view);
+/* Those of every view that has been made. */
+void view_set_flush_jumps(const struct view_set *views);
 /* The same, for the price of what is there alone: pages that it led to once may be taken for ones that it leads to. */
 void view_forget_jumps(struct view *view);
 void view_fill_jump(struct view *view, uint64_t target, uint64_t host);

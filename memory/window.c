@@ -19,10 +19,6 @@ static uint64_t poison(unsigned index) {
     return (1ull << 54) - ((uint64_t)index << VIEW_REGION_SHIFT);
 }
 
-static bool is_canonical(uint64_t address) {
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
-
 static bool is_upper(uint64_t linear) {
     return linear >> 63;
 }
@@ -82,7 +78,7 @@ static void wish_for(struct wish *wish, uint64_t linear) {
 static void wish_for_known(struct wish *wish, const struct view *view) {
     for (unsigned i = view->filled; i-- > 0;) {
         uint64_t linear = -view->tables->read_tag[view->list[i]];
-        if (view_index(linear) == view->list[i] && is_canonical(linear) && is_upper(linear) == is_upper(wish->linear[0]))
+        if (view_index(linear) == view->list[i] && view_is_canonical(linear) && is_upper(linear) == is_upper(wish->linear[0]))
             wish_for(wish, linear);
     }
 }
@@ -108,7 +104,7 @@ static bool find_addend(struct window *window, unsigned group, const struct wish
     for (uint64_t k = half ? 1 : 4; k < 60; k++) {
         bool goes_down = half || linear >= 64ull << VIEW_REGION_SHIFT;
         uint64_t addend = half + (goes_down ? -(k * step) : k * step);
-        if (group == WINDOW_A && !is_canonical(addend))
+        if (group == WINDOW_A && !view_is_canonical(addend))
             continue; /* the host's GS would not take it */
         if (reserve_all(window, group, addend, wish)) {
             window->has_group[group] = true;
@@ -160,7 +156,7 @@ bool window_reserve(struct view *view, uint64_t linear) {
     struct window *window = view->window;
     if (window_group(window, linear) != WINDOW_GROUPS)
         return true;
-    if (window->region_count == WINDOW_REGIONS || !is_canonical(linear) || (!window->is_64 && linear >> 32))
+    if (window->region_count == WINDOW_REGIONS || !view_is_canonical(linear) || (!window->is_64 && linear >> 32))
         return false;
     linear = linear >> VIEW_REGION_SHIFT << VIEW_REGION_SHIFT;
     for (unsigned i = 0; i < window->refused_count; i++)

@@ -258,18 +258,13 @@ static void drop_chunk(struct engine *engine, struct code_chunk *chunk) {
     }
 }
 
-static void flush_jumps(struct view *view, uint64_t unused) {
-    (void)unused;
-    view_flush_jumps(view);
-}
-
 /* What may still hold addresses of dropped code. */
 static void forget_addresses(struct engine *engine) {
     for (unsigned c = 0; c < engine->vcpu_count; c++) {
         engine_reset_stacks(engine->vcpu[c]);
         cpu_translator(engine->vcpu[c])->link_site = NULL;
+        view_set_flush_jumps(&engine->vcpu[c]->views);
     }
-    for_each_view(engine, flush_jumps, 0);
 }
 
 void invalidate_next_chunk(struct engine *engine) {
