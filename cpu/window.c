@@ -14,6 +14,7 @@ enum {
 };
 #define MOST_DEBT (EVENT_COST * 400ull)
 #define LONG_USE 1000000000ull
+#define FORGIVING (1ull << 28) /* cycles of the host that halve what is held against a view */
 #define GIVEN_UP UINT32_MAX /* of window_patience */
 
 /* ---- What may be mapped ---- */
@@ -316,7 +317,21 @@ bool cpu_window_charge(struct cpu *cpu, unsigned events) {
     view->window_merit = 0;
     if (view->window_patience < MOST_PATIENCE)
         view->window_patience *= 2;
+    view->window_lost = now;
     return true;
+}
+
+/* Whether a stale view has been seen at work long enough. Debts are forgotten: without PCID all of a guest's programs share
+   one view, and what starts next may be of another kind. */
+static bool has_waited(struct view *view) {
+    if (view->window_patience == GIVEN_UP)
+        return false;
+    if (view->window_patience > 1 && view->window_merit < view->window_patience) {
+        uint64_t now = host_cycles();
+        for (; view->window_patience > 1 && now - view->window_lost > FORGIVING; view->window_lost += FORGIVING)
+            view->window_patience /= 2;
+    }
+    return view->window_merit >= view->window_patience;
 }
 
 void cpu_window_await(struct cpu *cpu, uint64_t linear) {
@@ -350,7 +365,7 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         if (!view->window)
             return false;
     } else if (view->window_is_stale) {
-        if (view->window_patience == GIVEN_UP || (view->window_merit < view->window_patience && !is_forced))
+        if (!has_waited(view) && (!is_forced || view->window_patience == GIVEN_UP))
             return false;
         cpu->call_full(cpu, compare_window, &request);
         cpu->statistics.windows_compared++;
@@ -383,7 +398,7 @@ bool cpu_window_is_due(struct cpu *cpu) {
         return false;
     view->window_sampled = now;
     view->window_merit++;
-    return view->window_merit >= (view->window ? view->window_patience : MERIT_TO_OPEN) && qualifies(cpu, cpu->mode_key);
+    return (view->window ? has_waited(view) : view->window_merit >= MERIT_TO_OPEN) && qualifies(cpu, cpu->mode_key);
 }
 
 void cpu_window_count(struct cpu *cpu) {

@@ -91,6 +91,7 @@ struct view {
     uint32_t window_moves;   /* how often it was made anew because a region found no room */
     bool window_must_move;   /* is to be now */
     uint32_t window_patience; /* samples that it takes to use the window again */
+    uint64_t window_lost;    /* when that was last changed, in cycles of the host */
     uint64_t window_sampled; /* when it was last seen at work, in cycles of the host */
     uint64_t window_debt, window_since; /* cycles of the host: lost to faults and not yet earned back; counted until */
     uint64_t window_awaited; /* page | 1 that the guest has been told to be missing; 0: none */
