@@ -1,5 +1,5 @@
 /*
- * Code of loops as loop_plan.c has planned them, for windows and 64-bit code:
+ * Code of loops as loop_plan.c has planned them, for windows (32-bit code has the first point alone):
  *
  * - branches within the loop are jumps within the block;
  * - addresses are checked in front of the part of the loop that uses them;

@@ -54,10 +54,10 @@ static bool is_ordinary(const struct translation *t) {
         return in->z->mnemonic != ZYDIS_MNEMONIC_DIV && in->z->mnemonic != ZYDIS_MNEMONIC_IDIV;
     case RULE_LEA:
     case RULE_NOTHING:
-    case RULE_JCC:
         return true;
-    case RULE_JUMP:
-        return in->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case RULE_JCC:
+    case RULE_JUMP: /* not to targets of 16 bits */
+        return in->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && in->z->operand_width != 16;
     case RULE_BIT:
     case RULE_PUSH:
     case RULE_POP:
@@ -350,7 +350,7 @@ static void plan_swaps(struct outlook *o) {
 }
 
 void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
-    if (!(t->key & MODE_WINDOW) || (t->key & MODE_SLOW) || (t->key & MODE_CODE) != MODE_CODE64 ||
+    if (!(t->key & MODE_WINDOW) || (t->key & MODE_SLOW) || (t->key & MODE_CODE) == MODE_CODE16 ||
         t->engine->breakpoint_count)
         return;
     struct outlook o = {.t = t, .bytes = bytes, .left = left < 1024 ? left : 1024};

@@ -1,7 +1,7 @@
 /*
- * Loops within loops, with branches among them, made of random pieces: user code in a window of the host's MMU, where they
- * are planned ahead (translator/loop_plan.c), must do what it does on software tables, where they are not. A timer makes
- * polls leave in the middle, and first touches of pages make accesses fault there. And the same for stacks.
+ * Loops within loops, with branches among them, made of random pieces: user code in a window of the host's MMU, where
+ * they are planned ahead (translator/loop_plan.c), must do what it does on software tables, where they are not. A timer
+ * makes polls leave in the middle, and first touches of pages make accesses fault there. And the same for stacks.
  */
 #include <signal.h>
 #include <string.h>
@@ -35,10 +35,29 @@ SNIPPET(carries, "adc %r11, %r15\n sbb %rax, %r14\n cmovc %r14, %r10");
 SNIPPET(turns, "cmp %rax, %r15\n mov %r15, %rdx\n add %rdx, 0x20(%rdi)\n and %r12, %r13");
 
 static const struct snippet pieces[] = {
-    LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector),  LISTED(mixes),
+    LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector), LISTED(mixes),
     LISTED(narrow),     LISTED(pushes),      LISTED(resets),        LISTED(carries),      LISTED(turns),
 };
 enum { PIECES = sizeof pieces / sizeof *pieces };
+
+/* The same in 32-bit code: ebp, edx and a word beside the data count rounds. */
+#define SNIPPET32(name, text) SNIPPET(name, ".code32\n" text "\n.code64")
+SNIPPET32(load_walks32, "mov (%ebx), %eax\n adc %eax, 4(%edi)\n add $0x38, %ebx");
+SNIPPET32(store_walks32, "mov %eax, -8(%esi)\n sub $0x18, %esi");
+SNIPPET32(store_indexed32, "mov %ebx, (%edi,%ecx,8)\n inc %ecx");
+SNIPPET32(load_indexed32, "xor 0x40(%edi,%ecx,4), %eax\n lea 3(%ecx), %ecx");
+SNIPPET32(vector32, "movups (%edi), %xmm0\n paddq %xmm0, %xmm1\n movups %xmm1, 0x10(%ebx)");
+SNIPPET32(narrow32, "mov %ax, 6(%esi)\n movb %ah, 3(%edi)\n test %ch, %al\n mov 2(%esi), %cl");
+SNIPPET32(pushes32, "push %eax\n push %ebx\n imul $3, (%esp), %eax\n pop %ebx\n pop 8(%edi)");
+SNIPPET32(resets32, "xor %ecx, %ecx\n mov %edi, %esi");
+SNIPPET32(turns32, "cmp %ebx, %eax\n rcl $3, %eax\n add %eax, 0x20(%edi)\n cmovc 0x24(%edi), %eax");
+SNIPPET32(wraps32, "lea -0x7fff0000(%edi), %eax\n add %ecx, -0x80010000(%eax)");
+
+static const struct snippet pieces32[] = {
+    LISTED(load_walks32), LISTED(store_walks32), LISTED(store_indexed32), LISTED(load_indexed32), LISTED(vector32),
+    LISTED(narrow32),     LISTED(pushes32),      LISTED(resets32),        LISTED(turns32),        LISTED(wraps32),
+};
+enum { PIECES32 = sizeof pieces32 / sizeof *pieces32 };
 
 /* The stack moves across the end of memory, where accesses are exits. */
 SNIPPET(push_rax, "push %rax\n add %r13, %rax");
@@ -56,9 +75,9 @@ SNIPPET(pop_rsp, "lea 16(%rsp), %rdx\n push %r11\n push %rdx\n pop %rsp\n push %
 SNIPPET(frames, "push %rbp\n mov %rsp, %rbp\n push %r12\n push %rax\n leave");
 
 static const struct snippet stack_pieces[] = {
-    LISTED(push_rax), LISTED(push_r13), LISTED(push_constant), LISTED(push_memory), LISTED(pop_rdx),  LISTED(pop_r11),
-    LISTED(pop_memory), LISTED(moves),  LISTED(copies),        LISTED(calls),       LISTED(releases), LISTED(frames),
-    LISTED(pop_rsp),
+    LISTED(push_rax), LISTED(push_r13),   LISTED(push_constant), LISTED(push_memory), LISTED(pop_rdx),
+    LISTED(pop_r11),  LISTED(pop_memory), LISTED(moves),         LISTED(copies),      LISTED(calls),
+    LISTED(releases), LISTED(frames),     LISTED(pop_rsp),
 };
 enum { STACK_PIECES = sizeof stack_pieces / sizeof *stack_pieces };
 
@@ -71,8 +90,32 @@ SNIPPET(count_2, "mov $5, %ebp");
 SNIPPET(less_0, "dec %r8d");
 SNIPPET(less_1, "dec %r9d");
 SNIPPET(less_2, "dec %ebp");
-static const struct snippet counts[DEPTH] = {LISTED(count_0), LISTED(count_1), LISTED(count_2)};
-static const struct snippet lesses[DEPTH] = {LISTED(less_0), LISTED(less_1), LISTED(less_2)};
+SNIPPET32(count32_0, "mov $5, %ebp");
+SNIPPET32(count32_1, "mov $5, %edx");
+SNIPPET32(count32_2, "movl $5, 0x1d0000");
+SNIPPET32(less32_0, "dec %ebp");
+SNIPPET32(less32_1, "dec %edx");
+SNIPPET32(less32_2, "decl 0x1d0000");
+
+/* What programs are made of. */
+static const struct kind {
+    const struct snippet *pieces;
+    unsigned pieces_count;
+    bool is_32bit;
+    struct snippet counts[DEPTH], lesses[DEPTH];
+} kinds[] = {
+    {pieces,
+     PIECES,
+     false,
+     {LISTED(count_0), LISTED(count_1), LISTED(count_2)},
+     {LISTED(less_0), LISTED(less_1), LISTED(less_2)}},
+    {pieces32,
+     PIECES32,
+     true,
+     {LISTED(count32_0), LISTED(count32_1), LISTED(count32_2)},
+     {LISTED(less32_0), LISTED(less32_1), LISTED(less32_2)}},
+};
+static const struct kind *kind = &kinds[0];
 
 static struct guest guests[2], *kicked;
 static uint8_t program[2048];
@@ -112,7 +155,7 @@ static void lead_here(size_t branch) {
 static void append_pieces(unsigned most) {
     for (uint64_t i = draw(most + 1); i > 0; i--) {
         size_t over = draw(3) == 0 ? append_branch(draw(4) ? (int)draw(16) : -1, 0) : 0;
-        append(&pieces[draw(PIECES)]);
+        append(&kind->pieces[draw(kind->pieces_count)]);
         if (over)
             lead_here(over);
     }
@@ -120,11 +163,11 @@ static void append_pieces(unsigned most) {
 
 /* Five rounds, counted at their end or at their beginning; now and then one ends early. */
 static void append_loop(unsigned level) {
-    append(&counts[level]);
+    append(&kind->counts[level]);
     size_t start = size, out = 0, early = 0;
     bool is_top = draw(3) == 0;
     if (is_top) {
-        append(&lesses[level]);
+        append(&kind->lesses[level]);
         out = append_branch(8, 0); /* js */
     }
     append_pieces(3);
@@ -135,7 +178,7 @@ static void append_loop(unsigned level) {
         append_pieces(2);
     }
     if (!is_top)
-        append(&lesses[level]);
+        append(&kind->lesses[level]);
     append_branch(is_top ? -1 : 5, start); /* jmp, jnz */
     if (out)
         lead_here(out);
@@ -189,7 +232,8 @@ static void kick(int number) {
 static void create(struct guest *guest, enum trapeze_windows windows) {
     const struct trapeze_config config = {.unclaimed_exits = true, .windows = windows};
     guest_create(guest, &config);
-    ck_assert_int_eq(trapeze_memory_map(guest->machine, 0, guest_physical_at(0), guest->fd, 0, RAM_SIZE, 0), TRAPEZE_OK);
+    ck_assert_int_eq(trapeze_memory_map(guest->machine, 0, guest_physical_at(0), guest->fd, 0, RAM_SIZE, 0),
+                     TRAPEZE_OK);
 }
 
 /* To the end in user mode, where ports are allowed. */
@@ -197,10 +241,12 @@ static void run(struct guest *guest, uint64_t start, uint64_t stack, struct trap
     *registers = guest_long_mode(guest);
     for (unsigned i = 0; i < TRAPEZE_SEGMENTS; i++)
         registers->segment[i].attributes |= 0x60;
-    registers->rflags |= 0x3000; /* IOPL 3 */
-    registers->cr4 |= 0x600;     /* SSE */
+    if (kind->is_32bit)
+        registers->segment[TRAPEZE_CS].attributes ^= 0x6000; /* D for L */
+    registers->rflags |= 0x3000;                             /* IOPL 3 */
+    registers->cr4 |= 0x600;                                 /* SSE */
     for (unsigned i = 0; i < 16; i++)
-        registers->gpr[i] = (start >> i) * 0x9e3779b97f4a7c15;
+        registers->gpr[i] = ((start >> i) * 0x9e3779b97f4a7c15) & (kind->is_32bit ? UINT32_MAX : UINT64_MAX);
     registers->gpr[RBX] = registers->gpr[RSI] = registers->gpr[RDI] = MIDDLE + (start & 0xfff8);
     registers->gpr[RCX] = 0;
     registers->gpr[RSP] = stack;
@@ -242,8 +288,8 @@ static void compare(unsigned number, uint64_t stack) {
         tale[g] = told;
     }
     for (unsigned r = 0; r < 16; r++)
-        ck_assert_msg(registers[0].gpr[r] == registers[1].gpr[r], "program %u: register %u is %llx, not %llx", number, r,
-                      (unsigned long long)registers[1].gpr[r], (unsigned long long)registers[0].gpr[r]);
+        ck_assert_msg(registers[0].gpr[r] == registers[1].gpr[r], "program %u: register %u is %llx, not %llx", number,
+                      r, (unsigned long long)registers[1].gpr[r], (unsigned long long)registers[0].gpr[r]);
     ck_assert_uint_eq(registers[0].rflags, registers[1].rflags);
     ck_assert_uint_eq(tale[0], tale[1]);
     const size_t data = MIDDLE - DATA_SIZE / 2;
@@ -252,6 +298,7 @@ static void compare(unsigned number, uint64_t stack) {
 }
 
 START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
+    kind = &kinds[_i];
     start();
     for (unsigned i = 0; i < PROGRAMS; i++) {
         make_program();
@@ -278,7 +325,7 @@ int main(void) {
     TCase *tests = tcase_create("loops");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, pushes_and_pops_in_windows_do_what_they_do_elsewhere);
-    tcase_add_test(tests, loops_in_windows_do_what_they_do_elsewhere);
+    tcase_add_loop_test(tests, loops_in_windows_do_what_they_do_elsewhere, 0, sizeof kinds / sizeof *kinds);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
