@@ -62,6 +62,8 @@ static bool is_cr0_valid(const struct cpu *cpu, uint64_t value) {
     return true;
 }
 
+#define CR0_X87 (CR0_TS | CR0_EM | CR0_MP)
+
 static enum cpu_result write_cr0(struct cpu *cpu, uint64_t value) {
     if (value >> 32)
         return general_protection(cpu);
@@ -71,6 +73,13 @@ static enum cpu_result write_cr0(struct cpu *cpu, uint64_t value) {
     if (!is_cr0_valid(cpu, value))
         return general_protection(cpu);
     uint64_t changed = value ^ cpu->cr0;
+    if (!(changed & ~(CR0_X87 | CR0_NE))) {
+        cpu->cr0 = value;
+        if (!(changed & CR0_X87))
+            return CPU_NEXT;
+        cpu_x87_changed(cpu);
+        return CPU_JUMP;
+    }
     if ((changed & (CR0_PG | CR0_CD | CR0_NW)) && uses_pdptes(cpu, value, cpu->cr4) && !load_pdptes(cpu, cpu->cr3))
         return general_protection(cpu);
     cpu->cr0 = value;
@@ -81,7 +90,7 @@ static enum cpu_result write_cr0(struct cpu *cpu, uint64_t value) {
     }
     if (changed & (CR0_PG | CR0_PE | CR0_WP))
         cpu_flush_all(cpu);
-    cpu_level_changed(cpu);
+    cpu_control_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -104,7 +113,7 @@ static enum cpu_result write_cr3(struct cpu *cpu, uint64_t value) {
         cpu->space_changes++;
     else
         cpu_flush_address_space(cpu, true);
-    cpu_level_changed(cpu);
+    cpu_control_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -131,7 +140,7 @@ static enum cpu_result write_cr4(struct cpu *cpu, uint64_t value) {
     cpu->cr4 = value;
     if (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
         cpu_flush_all(cpu);
-    cpu_level_changed(cpu);
+    cpu_control_changed(cpu);
     return CPU_JUMP;
 }
 
@@ -228,7 +237,7 @@ enum cpu_result cpu_op_clts(struct cpu *cpu, const struct cpu_op *op) {
     if (cpu->cpl)
         return general_protection(cpu);
     cpu->cr0 &= ~CR0_TS;
-    cpu_level_changed(cpu);
+    cpu_x87_changed(cpu);
     return jump_next(cpu, op);
 }
 
@@ -292,7 +301,7 @@ enum cpu_result cpu_op_mov_to_dr(struct cpu *cpu, const struct cpu_op *op) {
     cpu->dr[reg] = value;
     if (reg < 4 && cpu_is_watching(cpu))
         cpu_flush_all(cpu); /* the page that is watched now may be in the shadow page tables */
-    cpu_level_changed(cpu);
+    cpu_control_changed(cpu);
     return jump_next(cpu, op);
 }
 
@@ -316,7 +325,7 @@ enum cpu_result cpu_op_xsetbv(struct cpu *cpu, const struct cpu_op *op) {
     if (cpu->cpl || (uint32_t)cpu->hot.gpr[CPU_RCX] || !is_xcr0_valid(cpu, value))
         return general_protection(cpu);
     cpu->xcr0 = value;
-    cpu_level_changed(cpu);
+    cpu_control_changed(cpu);
     return jump_next(cpu, op);
 }
 

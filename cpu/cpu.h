@@ -204,6 +204,14 @@ struct cpu_control {
     uint32_t bits;
 };
 
+/* What cpu_level_changed found last for user or supervisor code, and for which state (mode.c). */
+struct cpu_level {
+    struct view *view; /* NULL: nothing is known */
+    uint64_t flags;    /* of RFLAGS those that count */
+    uint32_t code_attributes, stack_attributes;
+    uint32_t key, window_merit;
+};
+
 /* Answers of CPUID, each with the state that it was given in (cpuid.c); 0: none. */
 #define CPU_CPUID_CACHE 16u
 struct cpu_cpuid_cache {
@@ -293,6 +301,7 @@ struct cpu {
     uint32_t space_changes; /* counts loads of CR3 and flushes: return addresses on the shadow stack are void then */
     uint32_t mode_key;      /* see cpu/mode.h; kept up to date by cpu_mode_changed */
     struct cpu_control control;
+    struct cpu_level level[2]; /* of CPL 0 to 2, and of CPL 3 */
     struct cpu_loaded loaded[CPU_SEGMENTS]; /* kept by segment_load and cpu_segment_changed */
     struct view_set views;  /* shadow page tables of this vCPU */
     struct trapeze_statistics statistics;

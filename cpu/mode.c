@@ -208,11 +208,12 @@ static void note_supervisor_views(struct cpu *cpu) {
         set_jump_mode(cpu->views.kernel, cpu->mode_key);
 }
 
+enum { MODE_KIND = MODE_CODE64 | MODE_PROTECTED | MODE_VM86 };
+
 /* What code of the kind that `key` tells sees of its segments: 64-bit code looks at the bases of FS and GS alone. */
 static void set_segments(struct cpu *cpu, uint32_t key, bool are_only_code_and_stack) {
-    enum { KIND = MODE_CODE64 | MODE_PROTECTED | MODE_VM86 };
     bool checks = checks_type(cpu);
-    if (are_only_code_and_stack && !((key ^ cpu->mode_key) & KIND)) {
+    if (are_only_code_and_stack && !((key ^ cpu->mode_key) & MODE_KIND)) {
         if (!(key & MODE_CODE64)) {
             set_effective(cpu, CPU_CS, checks);
             set_effective(cpu, CPU_SS, checks);
@@ -244,12 +245,89 @@ static void change_mode(struct cpu *cpu, bool are_only_code_and_stack) {
     code_segment_changed(cpu);
 }
 
+/* ---- Changes of the privilege ---- */
+
+enum { LEVEL_FLAGS = FLAG_VM | FLAG_TF | FLAG_AC | FLAG_IOPL };
+
+static void remember_level(struct cpu *cpu) {
+    cpu->level[cpu->cpl == 3] = (struct cpu_level){
+        .view = cpu->hot.view,
+        .flags = cpu->hot.rflags & LEVEL_FLAGS,
+        .code_attributes = cpu->segment[CPU_CS].attributes,
+        .stack_attributes = cpu->segment[CPU_SS].attributes,
+        .key = cpu->mode_key,
+        .window_merit = cpu->hot.view->window_merit,
+    };
+}
+
+static void forget_levels(struct cpu *cpu) {
+    cpu->level[0].view = cpu->level[1].view = NULL;
+}
+
+/* Whether the window is as good, or as far from it, as it was. */
+static inline bool has_same_window(const struct cpu_level *level) {
+    const struct view *view = level->view;
+    if (level->key & MODE_WINDOW)
+        return !(view->window_is_stale | view->window_must_move | view->dropped_count | view->window_awaited);
+    return view->window_merit == level->window_merit;
+}
+
+static inline bool is_same_level(const struct cpu *cpu, const struct cpu_level *level) {
+    uint32_t key = level->key;
+    if (!level->view || level->flags != (cpu->hot.rflags & LEVEL_FLAGS) || cpu->cpl != (key & MODE_CPL) >> MODE_CPL_SHIFT)
+        return false;
+    if (level->code_attributes != cpu->segment[CPU_CS].attributes || ((key ^ cpu->mode_key) & MODE_KIND))
+        return false;
+    return has_same_window(level);
+}
+
+/* What remains of change_mode where the processor was at this level before, and nothing else has changed since. */
+static bool resume_level(struct cpu *cpu) {
+    const struct cpu_level *level = &cpu->level[cpu->cpl == 3];
+    uint32_t key = level->key;
+    if (!is_same_level(cpu, level))
+        return false;
+    if (!(key & MODE_CODE64)) {
+        set_segments(cpu, key, true);
+        if (level->stack_attributes != cpu->segment[CPU_SS].attributes || is_flat(cpu) != !!(key & MODE_FLAT))
+            return false;
+        code_segment_changed(cpu);
+    }
+    cpu->hot.view = level->view;
+    cpu->mode_key = key;
+    set_jump_mode(level->view, key);
+    if (key & MODE_WINDOW)
+        cpu_window_resume(cpu, level->view);
+    if (cpu->cpl != 3)
+        note_supervisor_views(cpu);
+    return true;
+}
+
 void cpu_mode_changed(struct cpu *cpu) {
+    forget_levels(cpu);
     change_mode(cpu, false);
 }
 
-void cpu_level_changed(struct cpu *cpu) {
+void cpu_control_changed(struct cpu *cpu) {
+    forget_levels(cpu);
     change_mode(cpu, true);
+}
+
+void cpu_x87_changed(struct cpu *cpu) {
+    const uint32_t mask = MODE_TS | MODE_EM | MODE_MP, bits = control_bits(cpu) & mask;
+    for (unsigned i = 0; i < 2; i++)
+        cpu->level[i].key = (cpu->level[i].key & ~mask) | bits;
+    cpu->mode_key = (cpu->mode_key & ~mask) | bits;
+    set_jump_mode(cpu->hot.view, cpu->mode_key);
+    if (cpu->cpl != 3)
+        note_supervisor_views(cpu);
+}
+
+void cpu_level_changed(struct cpu *cpu) {
+    if (resume_level(cpu))
+        return;
+    change_mode(cpu, true);
+    remember_level(cpu);
 }
 
 /* ---- Flushes ---- */

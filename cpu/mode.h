@@ -42,6 +42,10 @@ enum {
  */
 void cpu_mode_changed(struct cpu *cpu);
 /* The same where of the segments none but CS and SS have changed since it was called last. */
+void cpu_control_changed(struct cpu *cpu);
+/* The same where nothing but CR0.TS, CR0.EM and CR0.MP has changed. */
+void cpu_x87_changed(struct cpu *cpu);
+/* The same where nothing but CS, SS, CPL and RFLAGS has changed: what was found when this level was left still holds. */
 void cpu_level_changed(struct cpu *cpu);
 void cpu_segment_changed(struct cpu *cpu, unsigned segment);
 

@@ -10,6 +10,7 @@ enum {
     MOST_PATIENCE = 64,
     MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
     EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
+    MOST_MOVES = 4,         /* to places where more regions find room */
     EARNED_SHIFT = 2,       /* a quarter of the time in a window pays for events */
 };
 #define MOST_DEBT (EVENT_COST * 400ull)
@@ -164,7 +165,9 @@ static void set_host_gs(struct cpu *cpu, uint64_t base) {
 
 /* Groups may have come into being since. */
 static void load_addends(struct cpu *cpu, const struct window *window) {
-    set_host_gs(cpu, window->addend[WINDOW_A]);
+    /* Without a group A each access of that group is refused by its check. */
+    if (window->has_group[WINDOW_A] || cpu->host_gs == CPU_NO_HOST_GS)
+        set_host_gs(cpu, window->addend[WINDOW_A]);
     cpu->hot.window_addend[WINDOW_A] = window->addend[WINDOW_A];
     cpu->hot.window_addend[WINDOW_B] = window->addend[WINDOW_B];
 }
@@ -176,7 +179,6 @@ static bool is_cramped(const struct view *view) {
 
 /* A window with half of what the kernel uses costs more than it gains, and spoils the sites for other processors. */
 static void move_or_give_up(struct cpu *cpu, struct view *view) {
-    enum { MOST_MOVES = 4 };
     if (view->window_moves >= MOST_MOVES && cpu->windows == CPU_WINDOWS_ALWAYS)
         return;
     view->window_must_move = view->window_moves < MOST_MOVES;
@@ -348,6 +350,16 @@ static void map_awaited_page(struct cpu *cpu, struct view *view) {
     cpu->statistics.window_fills++;
 }
 
+static bool is_of_kind(const struct window *window, uint32_t key) {
+    return window->is_64 == ((key & MODE_CODE) == MODE_CODE64);
+}
+
+/* A 64-bit kernel's first code has 32 bits. */
+static bool must_move(const struct view *view, uint32_t key) {
+    return view->window_must_move ||
+           ((key & MODE_CPL) == 0 && !is_of_kind(view->window, key) && view->window_moves < MOST_MOVES);
+}
+
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     if (!qualifies(cpu, key))
         return false;
@@ -360,7 +372,7 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         if (!view->window)
             return false;
         cpu->statistics.windows_opened++;
-    } else if (view->window_must_move) {
+    } else if (must_move(view, key)) {
         cpu->call_full(cpu, move_window, &request);
         if (!view->window)
             return false;
@@ -376,12 +388,16 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     }
     view->window_is_stale = false;
     view->dropped_count = 0;
-    if (((key & MODE_CODE) == MODE_CODE64) != view->window->is_64)
+    if (!is_of_kind(view->window, key))
         return false; /* 32-bit programs of a 64-bit kernel have address spaces of their own; the first one decides */
     if (view->window_awaited)
         map_awaited_page(cpu, view);
     load_addends(cpu, view->window);
     return true;
+}
+
+void cpu_window_resume(struct cpu *cpu, const struct view *view) {
+    load_addends(cpu, view->window);
 }
 
 void cpu_window_sample(struct cpu *cpu) {

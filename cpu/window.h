@@ -14,6 +14,8 @@
  * mode or the view changes.
  */
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key);
+/* Loads what such code takes for granted where the window is still up to date. */
+void cpu_window_resume(struct cpu *cpu, const struct view *view);
 /* An interrupt found the vCPU at work: one sample for the current view. */
 void cpu_window_sample(struct cpu *cpu);
 /* Where polls leave: full state. When hot.countdown is at 0, that is a sample, too, and the mode key may change. */

@@ -150,6 +150,14 @@ void cpu_mode_changed(struct cpu *cpu) {
     fake_of(cpu)->mode_changes++;
 }
 
+void cpu_control_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
+void cpu_x87_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
 void cpu_level_changed(struct cpu *cpu) {
     cpu_mode_changed(cpu);
 }

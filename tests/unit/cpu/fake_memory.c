@@ -134,6 +134,14 @@ void cpu_mode_changed(struct cpu *cpu) {
     cpu->mode_key = key;
 }
 
+void cpu_control_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
+void cpu_x87_changed(struct cpu *cpu) {
+    cpu_mode_changed(cpu);
+}
+
 void cpu_level_changed(struct cpu *cpu) {
     cpu_mode_changed(cpu);
 }
