@@ -163,6 +163,16 @@ static void set_host_gs(struct cpu *cpu, uint64_t base) {
     }
 }
 
+void cpu_window_place_segment(struct cpu *cpu, unsigned segment) {
+    const struct view *view = cpu->hot.view;
+    uint64_t base = cpu->hot.segment[segment].base, place = base + cpu->hot.window_addend[WINDOW_A];
+    if (view->window->is_64)
+        place = base + view->tables->region[base >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)];
+    else if (cpu->hot.segment[segment].read_end != 1ull << 32 || cpu->hot.segment[segment].write_end != 1ull << 32)
+        place = WINDOW_POISON; /* its limit counts */
+    cpu->hot.segment_place[segment - CPU_FS] = place;
+}
+
 /* Groups may have come into being since. */
 static void load_addends(struct cpu *cpu, const struct window *window) {
     /* Without a group A each access of that group is refused by its check. */
@@ -170,6 +180,10 @@ static void load_addends(struct cpu *cpu, const struct window *window) {
         set_host_gs(cpu, window->addend[WINDOW_A]);
     cpu->hot.window_addend[WINDOW_A] = window->addend[WINDOW_A];
     cpu->hot.window_addend[WINDOW_B] = window->addend[WINDOW_B];
+    if (cpu->cpl == 3) {
+        cpu_window_place_segment(cpu, CPU_FS);
+        cpu_window_place_segment(cpu, CPU_GS);
+    }
 }
 
 /* Group A of a kernel's window may have begun where its other regions would meet something of the host's. */

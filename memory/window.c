@@ -16,7 +16,7 @@
  * displacement is added; without it, one from an address just above the lower half would lead into the monitor's own.
  */
 static uint64_t poison(unsigned index) {
-    return (1ull << 54) - ((uint64_t)index << VIEW_REGION_SHIFT);
+    return WINDOW_POISON - ((uint64_t)index << VIEW_REGION_SHIFT);
 }
 
 static bool is_upper(uint64_t linear) {

@@ -26,6 +26,7 @@
 
 #define WINDOW_GUARD (4ull << 20)
 #define WINDOW_REACH (1 << 20)
+#define WINDOW_POISON (1ull << 54) /* no host address, whatever offset in a region and displacement are added */
 #define WINDOW_REGIONS 8u
 #define WINDOW_PIECES 20480u /* host mappings that one window may have */
 #define WINDOW_LARGE 512u    /* pages of a large piece: 2 MiB */

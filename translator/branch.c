@@ -434,6 +434,7 @@ static void emit_return_site(struct translation *t, uint64_t expected, unsigned 
         t->drift[CPU_RSP] = UINT16_MAX + 8; /* of RET */
     }
     t->written = ~0u;
+    t->constants = 0;
 }
 
 static void emit_direct_call(struct translation *t, uint64_t target) {
@@ -482,6 +483,11 @@ static void emit_indirect_call(struct translation *t) {
     emit_here(e, site);
 }
 
+static bool is_stack_pointer(const ZydisDecodedOperand *operand) {
+    bool high;
+    return decode_gpr(operand->reg.value, &high) == CPU_RSP;
+}
+
 void translate_call(struct translation *t) {
     struct emitter *e = &t->e;
     const ZydisDecodedOperand *operand = &t->in.operand[0];
@@ -491,16 +497,22 @@ void translate_call(struct translation *t) {
     int32_t target_slot = R_STATE(hot.scratch) + 8 * TARGET_SLOT;
     unsigned first_late = t->late_count;
     t->ended = !may_chain(t);
-    bool is_direct = operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    if (!is_direct) {
+    bool is_direct = operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE, is_saved = false;
+    bool is_pushed_first = operand->type == ZYDIS_OPERAND_TYPE_REGISTER && !is_stack_pointer(operand);
+    if (!is_direct && !is_pushed_first) {
         emit_branch_operand(t, operand);
-        emit_store(e, target_slot, REG_S);
+        is_saved = !pushes_beside_s(t);
+        if (is_saved)
+            emit_store(e, target_slot, REG_S);
     }
     emit_push_constant(t, next, bytes);
     if (is_direct) {
         emit_direct_call(t, branch_target(t));
     } else {
-        emit_load(e, REG_S, target_slot);
+        if (is_pushed_first)
+            emit_branch_operand(t, operand);
+        else if (is_saved)
+            emit_load(e, REG_S, target_slot);
         if (may_chain(t) && !t->skips_poll)
             emit_poll(t, 0)->is_indirect = true;
         emit_indirect_call(t);

@@ -54,6 +54,17 @@ static inline uint8_t *code_cache_writable(const struct code_cache *cache, uint6
     return cache->write + (host - (uint64_t)cache->execute);
 }
 
+/*
+ * Changes a displacement that emit_align_displacement has placed, by a store of the whole word around it; for one thread at
+ * a time. No two blocks share such a word.
+ */
+static inline void code_cache_patch(const struct code_cache *cache, uint64_t displacement, uint32_t value) {
+    uint64_t *word = (uint64_t *)code_cache_writable(cache, displacement & ~7ull);
+    unsigned shift = 8 * (displacement & 7);
+    uint64_t rest = *word & ~(0xffffffffull << shift);
+    __atomic_store_n(word, rest | (uint64_t)value << shift, __ATOMIC_RELEASE);
+}
+
 /* Starts the next chunk; what it held must have been forgotten by everyone (invalidate.c). */
 void code_cache_advance(struct code_cache *cache);
 static inline struct code_chunk *code_cache_next_chunk(struct code_cache *cache) {

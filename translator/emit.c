@@ -233,7 +233,7 @@ void emit_jump_here(struct emitter *e, uint8_t *behind) {
 
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {
     static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
-    unsigned pad = (unsigned)(4 - opcode_bytes - (uintptr_t)e->at) & 3;
+    unsigned place = (unsigned)((uintptr_t)e->at + opcode_bytes) & 7, pad = place > 4 ? 8 - place : 0;
     emit_bytes(e, nops[pad], pad);
 }
 

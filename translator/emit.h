@@ -97,9 +97,10 @@ void emit_jump(struct emitter *e, uint64_t target);
 void emit_jump_here(struct emitter *e, uint8_t *behind);
 /* The same to a place in the same code. */
 void emit_jump_to(uint8_t *behind, const uint8_t *target);
-/* Pads so that the displacement behind an opcode of so many bytes is aligned to 4, hence patched by one store. */
+/* Pads so that the displacement behind an opcode of so many bytes lies within an aligned word of 8, hence is patched by one
+   store that other processors see whole (SDM vol. 3A, 9.1.1; APM vol. 2, 7.3.2). */
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes);
-uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target); /* 5 bytes, displacement aligned to 4; its displacement */
+uint8_t *emit_jump_patchable(struct emitter *e, uint64_t target); /* 5 bytes; its displacement */
 void emit_jcc(struct emitter *e, unsigned condition, uint64_t target);
 uint8_t *emit_jump_short(struct emitter *e);                      /* likewise */
 uint8_t *emit_jcc_short(struct emitter *e, unsigned condition);   /* patched by emit_here */

@@ -123,7 +123,7 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
         return without_window(cpu, block);
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
-        translator->check_failed = is_check(cpu->hot.view, translator->fault.address);
+        translator->check_failed = is_check(cpu->hot.view, translator->fault.address) || !(block->key & MODE_CODE64);
         return dispatch_slowly(cpu, block);
     }
     bool is_write = translator->fault.is_write;

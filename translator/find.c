@@ -63,7 +63,7 @@ void engine_link(struct engine *engine, struct cpu *cpu, struct site *site, stru
     if (!site->target) {
         uint64_t displacement = (uint64_t)from->host + site->other;
         uint32_t relative = (uint32_t)((uint64_t)to->host - (displacement + 4));
-        __atomic_store_n((uint32_t *)code_cache_writable(&engine->cache, displacement), relative, __ATOMIC_RELEASE);
+        code_cache_patch(&engine->cache, displacement, relative);
         site->target = to;
         site->next_incoming = to->incoming;
         to->incoming = site;

@@ -273,6 +273,31 @@ static struct emit_memory place_linear(struct translation *t, const struct addre
     return place;
 }
 
+/*
+ * Where the offset is known, user code needs no look at the base and limit of FS or GS: C code keeps the host address of
+ * offset 0, with guards all around; of a segment that this does not do for, it is none, and its site uses the check then.
+ */
+static bool has_segment_place(const struct translation *t, const struct address *address, int64_t *offset) {
+    bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
+    uint64_t sum = (uint64_t)address->displacement;
+    if (address->segment < CPU_FS || (t->key & MODE_CPL) != MODE_CPL || address->size != (is_64 ? 8 : 4))
+        return false;
+    if (!is_64 && engine_site_form(t->engine, instruction_physical(t)) != FORM_UNKNOWN)
+        return false;
+    if (!address->is_constant) {
+        if (address->index != CPU_NO_REGISTER || !(t->constants & (1u << address->base)) || t->loop.is_found)
+            return false;
+        sum += t->constant[address->base];
+    }
+    *offset = is_64 ? (int64_t)sum : (int32_t)sum;
+    return *offset >= -WINDOW_REACH && *offset <= WINDOW_REACH;
+}
+
+static struct emit_memory place_in_segment(struct translation *t, unsigned segment, int64_t offset) {
+    emit_load(&t->e, REG_A, R_STATE(hot.segment_place[0]) + 8 * (int32_t)(segment - CPU_FS));
+    return memory_at(REG_A, (int32_t)offset);
+}
+
 /* The whole 32-bit address is the operand's own, and the host wraps it at 4 GiB. */
 static struct emit_memory place_plain32(const struct translation *t, const struct address *address) {
     struct emit_memory place = memory_indexed(HOST_NONE, HOST_NONE, address->scale, (int32_t)address->displacement);
@@ -335,6 +360,7 @@ static bool is_near(int64_t displacement) {
 static struct emit_memory place_in_window(struct translation *t, const struct address *address, unsigned size,
                                           enum memory_kind kind) {
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64, is_flat = is_flat_segment(t, address->segment, kind);
+    int64_t offset;
     if (is_flat && !is_64 && address->size == 4)
         return place_plain32(t, address);
     if (is_flat && is_64 && address->size == 8 && address->is_constant)
@@ -345,6 +371,8 @@ static struct emit_memory place_in_window(struct translation *t, const struct ad
     if (is_flat && is_64 && address->size == 8 && is_near(address->displacement) &&
         loop_group(t, address) != WINDOW_GROUPS)
         return place_checked64(t, address);
+    if (has_segment_place(t, address, &offset))
+        return place_in_segment(t, address->segment, offset);
     emit_offset(t, address);
     emit_segment(t, address->segment, size, kind);
     return place_linear(t, address);
@@ -446,6 +474,7 @@ int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedO
         return 1;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_CALL: /* what it knows of the stack behind it is the return site's */
         return guest == CPU_RSP && written->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : WINDOW_REACH;
     default:
         return WINDOW_REACH;
@@ -472,12 +501,12 @@ static void note_step(struct translation *t, unsigned guest, int64_t step) {
 static void note_constant(struct translation *t) {
     const ZydisDecodedOperand *to = &t->in.operand[0], *from = &t->in.operand[1];
     bool high;
-    if (t->in.z->mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+    if (t->in.variable || t->in.z->mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
         from->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || to->size < 32)
         return;
     unsigned guest = decode_gpr(to->reg.value, &high);
     t->constants |= 1u << guest;
-    t->constant[guest] = from->imm.value.u;
+    t->constant[guest] = to->size == 32 ? (uint32_t)from->imm.value.u : from->imm.value.u;
 }
 
 void note_written(struct translation *t) {

@@ -1,4 +1,5 @@
 /* PUSH, POP, PUSHA, POPA, LEAVE, and what CALL and RET do to the guest's stack: memory first, then the stack pointer. */
+#include "memory/window.h"
 #include "translator/translation.h"
 
 static unsigned stack_bytes(const struct translation *t) {
@@ -116,11 +117,17 @@ static void emit_push_done(struct translation *t, unsigned bytes) {
     emit_move_sp(t, -(int32_t)bytes);
 }
 
+bool pushes_beside_s(const struct translation *t) {
+    return uses_window(t) && (t->key & MODE_CODE) == MODE_CODE64 &&
+           ((t->checked[WINDOW_A] | t->checked[WINDOW_B]) & (1u << CPU_RSP));
+}
+
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
     struct emitter *e = &t->e;
+    bool beside_s = pushes_beside_s(t);
     struct emit_memory place = emit_push_access(t, bytes);
     if (bytes == 8 && (uint64_t)(int32_t)value != value) {
-        unsigned scratch = emit_free_scratch(t, &place);
+        unsigned scratch = beside_s ? REG_A : emit_free_scratch(t, &place);
         emit_mov_immediate(e, scratch, value);
         emit_value_store(t, 8, scratch, &place);
     } else {

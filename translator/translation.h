@@ -307,6 +307,8 @@ void emit_peek_to_s(struct translation *t, unsigned bytes);
 void emit_move_sp(struct translation *t, int32_t displacement);
 /* Pushes the register (S is free to hold it) or the constant, as CALL does; `bytes` wide. */
 void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes);
+/* Whether the same leaves S as it is. */
+bool pushes_beside_s(const struct translation *t);
 /* Whether the instruction may be made while t->stack is not 0. */
 bool keeps_stack(const struct translation *t);
 /* Makes the host register the stack pointer again. */

@@ -41,6 +41,8 @@ SNIPPET(load_near, 64, "movq 0xffffc(%rbx), %rax");
 SNIPPET(load_indexed, 64, "movq -0x80000000(%rbx,%rcx,8), %rax");
 SNIPPET(load_32, 64, "movl 0x7fffffff(%ebx,%ecx,8), %eax");
 SNIPPET(load_fs, 64, "movq %fs:(%rbx), %rax");
+SNIPPET(load_fs_near, 64, "movq %fs:0x28, %rax\n movq %fs:-0x100000, %rax\n movq %rax, %fs:0x100000");
+SNIPPET(move_fs, 64, "wrfsbase %rbx\n mov $-0x58, %rcx\n movq %fs:(%rcx), %rax\n movq %rax, %fs:0xffff8");
 SNIPPET(load_constant, 64, "movabsq 0x7ffffffffffa, %rax");
 SNIPPET(store_1, 64, "movb %al, (%rbx)");
 SNIPPET(store_8, 64, "movq %rax, (%rbx)");
@@ -97,6 +99,7 @@ SNIPPET(step_cmov, 64, "cmovz %rcx, %rbx");
 
 static const struct snippet accesses64[] = {
     LISTED(load_1),       LISTED(load_8),        LISTED(load_far),  LISTED(load_back),     LISTED(load_near),
+    LISTED(load_fs_near), LISTED(move_fs),
     LISTED(load_indexed), LISTED(load_32),       LISTED(load_fs),   LISTED(load_constant), LISTED(store_1),
     LISTED(store_8),      LISTED(store_indexed), LISTED(store_gs),  LISTED(store_r14),     LISTED(store_16),
     LISTED(store_32),     LISTED(modify),        LISTED(locked),    LISTED(exchange_16),   LISTED(bit_set),
@@ -155,6 +158,7 @@ SNIPPET(load32_far, 32, "movl 0x7fffffff(%ebx,%ecx,8), %eax");
 SNIPPET(load32_cs, 32, "movl %cs:(%ebx), %eax");
 SNIPPET(store32, 32, "movl %eax, (%ebx)");
 SNIPPET(store32_fs, 32, "movl %eax, %fs:4(%ebx)");
+SNIPPET(near32_gs, 32, "movl %gs:0x14, %eax\n movl %gs:0xfffffff8, %eax\n movl %eax, %gs:0x100000");
 SNIPPET(store32_16, 32, "movups %xmm0, -8(%ebx)");
 SNIPPET(store32_word, 32, "movw %ax, (%bx,%si)");
 SNIPPET(modify32, 32, "lock addl %eax, (%ebx)");
@@ -171,6 +175,7 @@ SNIPPET(jump32, 32, "jmp *(%ebx)");
 
 static const struct snippet accesses32[] = {
     LISTED(load32),     LISTED(load32_far),   LISTED(load32_cs), LISTED(store32), LISTED(store32_fs),
+    LISTED(near32_gs),
     LISTED(store32_16), LISTED(store32_word), LISTED(modify32),  LISTED(bit32),   LISTED(push32),
     LISTED(pusha32),    LISTED(pop32),        LISTED(call32),    LISTED(stos32),  LISTED(movs32),
     LISTED(x87_32),     LISTED(far32),        LISTED(jump32),
@@ -259,7 +264,7 @@ static struct trapeze_registers registers_of(bool is_64, bool is_user) {
     registers.cr0 |= 0x80000000;
     registers.cr3 = is_64 ? TABLES : TABLES + 0x2000;
     registers.xcr0 = 7;
-    registers.cr4 |= 1 << 18; /* OSXSAVE */
+    registers.cr4 |= 1 << 18 | (is_64 ? 1 << 16 : 0); /* OSXSAVE, FSGSBASE */
     for (unsigned i = 0; is_user && i < TRAPEZE_SEGMENTS; i++)
         registers.segment[i].attributes |= 0x60;
     registers.gpr[RSP] = 0x20000;
