@@ -69,7 +69,7 @@ struct block_swap {
     uint8_t inner, outer;
 };
 
-#define BLOCK_CHECKS 4
+#define BLOCK_PARTS 8 /* of a loop */
 
 /* Host offsets of the checks in front of a part of a loop, and the offset of the part's first instruction. */
 struct block_check {
@@ -81,6 +81,15 @@ struct block_bias {
     uint16_t start, end, registers;
 };
 
+/* Of a block that is a loop, what a host fault in it has to know. */
+struct block_loop {
+    uint16_t start, end; /* host offsets of its rounds, where the swaps are in force */
+    uint8_t swap_count, check_count, bias_count;
+    struct block_swap swap[BLOCK_SWAPS];
+    struct block_check check[BLOCK_PARTS];
+    struct block_bias bias[BLOCK_PARTS];
+};
+
 struct block {
     uint64_t rip, physical; /* of the first instruction */
     uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
@@ -90,13 +99,7 @@ struct block {
     uint16_t released;      /* bytes that its RET takes from the stack */
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
     bool is_valid;
-    uint8_t swap_count;
-    struct block_swap swap[BLOCK_SWAPS];
-    uint8_t check_count;
-    struct block_check check[BLOCK_CHECKS];
-    struct block_bias bias[BLOCK_CHECKS];
-    uint8_t bias_count;
-    uint16_t loop_start, loop_end; /* host offsets of a loop's rounds, where the swaps are in force */
+    struct block_loop *loop; /* NULL: it is none */
     struct site *sites;
     struct instruction_map *instructions;
     struct site *incoming;  /* exits linked to this block */

@@ -228,7 +228,7 @@ static void translate_loop_branch(struct translation *t, unsigned condition, uin
             emit_loop_exit(t, condition ^ 1, fall_through(t));
         return;
     }
-    bool is_last = loop_is_last(t), has_poll = needs_poll(t, target);
+    bool is_last = loop_is_last(t), has_poll = needs_poll(t, target) && !loop_is_bounded(t, target);
     uint8_t *to = loop_target(t, target);
     uint64_t host = to ? (uint64_t)to + (uint64_t)e->delta : emit_address(e);
     if (has_poll)

@@ -145,28 +145,28 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
 /* ---- Loops ---- */
 
 /* Guest registers that the round had elsewhere, as they were saved by their usual places. */
-static void leave_loop(struct cpu *cpu, const struct block *block) {
-    for (unsigned i = 0; i < block->swap_count; i++) {
+static void leave_loop(struct cpu *cpu, const struct block_loop *loop) {
+    for (unsigned i = 0; i < loop->swap_count; i++) {
         uint64_t *gpr = cpu->hot.gpr;
-        gpr[block->swap[i].inner] = gpr[block->swap[i].outer];
-        gpr[block->swap[i].outer] = cpu->hot.swapped[i];
+        gpr[loop->swap[i].inner] = gpr[loop->swap[i].outer];
+        gpr[loop->swap[i].outer] = cpu->hot.swapped[i];
     }
 }
 
-static void enter_loop(struct cpu *cpu, const struct block *block) {
-    for (unsigned i = 0; i < block->swap_count; i++) {
+static void enter_loop(struct cpu *cpu, const struct block_loop *loop) {
+    for (unsigned i = 0; i < loop->swap_count; i++) {
         uint64_t *gpr = cpu->hot.gpr;
-        cpu->hot.swapped[i] = gpr[block->swap[i].outer];
-        gpr[block->swap[i].outer] = gpr[block->swap[i].inner];
+        cpu->hot.swapped[i] = gpr[loop->swap[i].outer];
+        gpr[loop->swap[i].outer] = gpr[loop->swap[i].inner];
     }
 }
 
 /* Takes the addend of group B off guest registers, or puts it back (sign: 1). */
-static void bias(struct cpu *cpu, const struct block *block, uint64_t offset, uint64_t sign) {
-    for (unsigned i = 0; i < block->bias_count; i++)
+static void bias(struct cpu *cpu, const struct block_loop *loop, uint64_t offset, uint64_t sign) {
+    for (unsigned i = 0; i < loop->bias_count; i++)
         for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
-            if (offset >= block->bias[i].start && offset < block->bias[i].end &&
-                (block->bias[i].registers & (1u << guest)))
+            if (offset >= loop->bias[i].start && offset < loop->bias[i].end &&
+                (loop->bias[i].registers & (1u << guest)))
                 cpu->hot.gpr[guest] += sign * cpu->hot.window_addend[1];
 }
 
@@ -189,9 +189,9 @@ static uint64_t check_fault(struct cpu *cpu, const struct block *block, const st
 }
 
 static const struct block_check *find_check(const struct block *block, uint64_t offset) {
-    for (unsigned i = 0; i < block->check_count; i++)
-        if (offset >= block->check[i].start && offset < block->check[i].end)
-            return &block->check[i];
+    for (unsigned i = 0; block->loop && i < block->loop->check_count; i++)
+        if (offset >= block->loop->check[i].start && offset < block->loop->check[i].end)
+            return &block->loop->check[i];
     return NULL;
 }
 
@@ -262,18 +262,19 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
     int64_t stack = block_stack_at(block, return_address);
     move_stack(cpu, block, stack);
     uint64_t offset = return_address - (uint64_t)block->host;
-    bool in_loop = offset >= block->loop_start && offset < block->loop_end;
+    const struct block_loop *loop = block->loop;
+    bool in_loop = loop && offset >= loop->start && offset < loop->end;
     if (in_loop) {
-        leave_loop(cpu, block);
-        bias(cpu, block, offset, -1ull);
+        leave_loop(cpu, loop);
+        bias(cpu, loop, offset, -1ull);
     }
     const struct block_check *check = find_check(block, offset);
     uint64_t host = check ? check_fault(cpu, block, check, return_address) : handle_fault(cpu, block, return_address);
     if (host == return_address)
         move_stack(cpu, block, -stack);
     if (in_loop && host == return_address) {
-        bias(cpu, block, offset, 1);
-        enter_loop(cpu, block);
+        bias(cpu, loop, offset, 1);
+        enter_loop(cpu, loop);
     }
     return host;
 }

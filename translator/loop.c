@@ -40,18 +40,20 @@ unsigned loop_group(const struct translation *t, const struct address *address) 
 }
 
 static void emit_checks(struct translation *t, const struct loop_part *part) {
-    struct block *block = t->block;
-    if (!part->check_count)
-        return;
-    struct block_check *range = &block->check[block->check_count++];
+    struct block_loop *loop = t->block->loop;
+    struct block_check *range = &loop->check[loop->check_count];
     *range = (struct block_check){.start = host_offset(t), .guest = part->first};
     for (unsigned i = 0; i < part->check_count; i++) {
         const struct loop_check *check = &part->check[i];
+        if (check->is_implied)
+            continue;
         struct address sum = {.base = check->base, .index = check->index, .scale = check->scale, .size = 8};
         emit_offset(t, &sum);
         emit_check(t, REG_S, check->group);
     }
     range->end = host_offset(t);
+    if (range->end > range->start)
+        loop->check_count++;
 }
 
 /* ---- Rounds ---- */
@@ -73,8 +75,9 @@ static void start_part(struct translation *t, struct loop_part *part) {
     }
     t->loop.biased = part->biased;
     part->is_entered = true;
+    struct block_loop *loop = t->block->loop;
     if (part->biased)
-        t->block->bias[t->block->bias_count++] =
+        loop->bias[loop->bias_count++] =
             (struct block_bias){.start = host_offset(t), .end = UINT16_MAX, .registers = part->biased};
     part->start = t->e.at;
 }
@@ -96,7 +99,7 @@ static void end_bias(struct translation *t, bool falls_through) {
         return;
     if (falls_through)
         loop_unbias(t, t->loop.biased);
-    t->block->bias[t->block->bias_count - 1].end = host_offset(t);
+    t->block->loop->bias[t->block->loop->bias_count - 1].end = host_offset(t);
     t->loop.biased = 0;
 }
 
@@ -120,17 +123,17 @@ bool loop_repeats(struct translation *t) {
 }
 
 void loop_enter(struct translation *t) {
-    struct block *block = t->block;
+    struct block_loop *loop = t->block->loop;
     emit_checks(t, &t->loop.part[0]);
-    for (unsigned i = 0; i < block->swap_count; i++) {
-        unsigned inner = block->swap[i].inner, outer = block->swap[i].outer, host = t->home[outer];
+    for (unsigned i = 0; i < loop->swap_count; i++) {
+        unsigned inner = loop->swap[i].inner, outer = loop->swap[i].outer, host = t->home[outer];
         emit_store(&t->e, swapped_slot(i), host);
         emit_load(&t->e, host, R_GPR(inner));
         t->home[inner] = (uint8_t)host;
         t->home[outer] = HOST_NONE;
         t->slot[outer] = swapped_slot(i);
     }
-    block->loop_start = host_offset(t);
+    loop->start = host_offset(t);
     memcpy(t->loop.home, t->home, sizeof t->home);
     start_part(t, &t->loop.part[0]);
 }
@@ -152,8 +155,9 @@ void loop_next(struct translation *t) {
 }
 
 void loop_leave(struct translation *t) {
-    for (unsigned i = 0; i < t->block->swap_count; i++) {
-        unsigned inner = t->block->swap[i].inner, host = host_register[t->block->swap[i].outer];
+    const struct block_loop *loop = t->block->loop;
+    for (unsigned i = 0; i < loop->swap_count; i++) {
+        unsigned inner = loop->swap[i].inner, host = host_register[loop->swap[i].outer];
         emit_store(&t->e, R_GPR(inner), host);
         emit_load(&t->e, host, swapped_slot(i));
     }
@@ -166,7 +170,7 @@ void loop_break_off(struct translation *t) {
 }
 
 void loop_end(struct translation *t) {
-    t->block->loop_end = host_offset(t);
+    t->block->loop->end = host_offset(t);
     t->loop.is_found = false;
     forget_checks(t);
     for (unsigned i = 0; i < CPU_REGISTERS; i++) {
@@ -192,6 +196,11 @@ uint8_t *loop_label(const struct translation *t, uint64_t target) {
         if (t->start_rip + t->loop.label[i].guest == target)
             return t->loop.label[i].host;
     return NULL;
+}
+
+bool loop_is_bounded(const struct translation *t, uint64_t target) {
+    const struct loop_part *part = part_continued(t, target);
+    return part && part->is_bounded && offset_of(t) == part->last;
 }
 
 bool loop_is_last(const struct translation *t) {

@@ -2,45 +2,11 @@
  * Loops, planned before they are translated: a block that some branch leads back to the start of. Its instructions up to
  * the last such branch, with forward branches and with loops of their own among them, are one stretch of code
  * (loop.c emits it). A first look finds the branches, a second one what registers and addresses do.
- *
- * An address is checked once in front of a part of the loop
- *
- * - where its registers stay the same in the part;
- * - where they move by small constants in a part without branches inside: each round makes the access (so it has no mask),
- *   and cannot step over the guards around its region (memory/window.h).
- *
- * A part with checks is entered at its first instruction alone.
  */
 #include "memory/window.h"
-#include "translator/translation.h"
+#include "translator/loop_outlook.h"
 
-enum { STEP_LIMIT = 1 << 16, NO_RESULT = -1, BRANCHES = 24 };
-
-struct branch {
-    uint16_t at, target; /* offsets from the block's start; targets outside of the loop are not kept */
-};
-
-struct outlook {
-    struct translation *t;
-    const uint8_t *bytes;
-    unsigned left;
-    struct branch branch[BRANCHES];
-    unsigned branch_count;
-    uint64_t begins[1024 / 64];    /* offsets at which instructions begin */
-    int64_t step[LOOP_PARTS][CPU_REGISTERS]; /* of a round; 0: stays the same; WINDOW_REACH: not constant */
-    unsigned uses[CPU_REGISTERS];
-    uint16_t plain[LOOP_PARTS];    /* guest registers that are more than the base of an address */
-    uint32_t fixed;                /* guest registers that an instruction names by itself, or by their high byte */
-    struct address address[BLOCK_INSTRUCTIONS];
-    enum site_form form[BLOCK_INSTRUCTIONS];
-    uint16_t place[BLOCK_INSTRUCTIONS]; /* offsets of the accesses */
-    unsigned address_count;
-    bool has_soft_access;
-};
-
-static unsigned offset_of(const struct translation *t) {
-    return (unsigned)(t->in.rip - t->start_rip);
-}
+enum { NO_RESULT = -1 };
 
 /* ---- The first look: branches ---- */
 
@@ -90,7 +56,7 @@ static unsigned find_end(struct outlook *o) {
         uint64_t target = next_rip(t) + t->in.operand[0].imm.value.u - t->start_rip;
         if (target >= o->left)
             continue;
-        if (o->branch_count == BRANCHES)
+        if (o->branch_count == OUTLOOK_BRANCHES)
             break;
         o->branch[o->branch_count++] = (struct branch){(uint16_t)at, (uint16_t)target};
         if (target == 0)
@@ -125,6 +91,31 @@ static bool add_label(struct loop *loop, unsigned target) {
     return true;
 }
 
+/* Whether the branch ends rounds of such a part within this one. */
+static bool is_of_inner(const struct outlook *o, const struct loop_part *part, const struct branch *branch);
+
+/* Whether each round of the part runs all of its instructions, unless it leaves the part. */
+static bool is_nest(const struct outlook *o, const struct loop_part *part) {
+    for (unsigned i = 0; i < o->branch_count; i++) {
+        const struct branch *branch = &o->branch[i];
+        bool is_at_inside = loop_part_holds(part, branch->at), is_to_inside = loop_part_holds(part, branch->target);
+        bool is_back = branch->at == part->last && branch->target == part->first;
+        if (branch->at < o->t->loop.end && is_to_inside && !is_back &&
+            (is_at_inside ? !is_of_inner(o, part, branch) : branch->target != part->first))
+            return false;
+    }
+    return part->has_branch;
+}
+
+static bool is_of_inner(const struct outlook *o, const struct loop_part *part, const struct branch *branch) {
+    for (unsigned p = 1; p < o->t->loop.part_count; p++) {
+        const struct loop_part *inner = &o->t->loop.part[p];
+        if (inner->first == branch->target && inner->last == branch->at && inner->first > part->first)
+            return is_nest(o, inner);
+    }
+    return false;
+}
+
 /* A part for each target of backward branches, as long as there is room; the first is the loop itself. */
 static bool find_parts(struct outlook *o) {
     struct loop *loop = &o->t->loop;
@@ -151,26 +142,32 @@ static bool find_parts(struct outlook *o) {
             part->has_one_entry &= !is_into || (branch->at >= part->first && branch->at <= part->last);
         }
     }
+    for (unsigned p = 0; p < loop->part_count; p++)
+        loop->part[p].is_nest = is_nest(o, &loop->part[p]);
     return true;
 }
 
 /* ---- The second look: registers and addresses ---- */
 
-static bool holds(const struct loop_part *part, unsigned offset) {
-    return offset >= part->first && offset <= part->last;
+/* Whether the instruction is in a part within this one. */
+static bool is_inner(const struct loop *loop, const struct loop_part *part, unsigned offset) {
+    for (unsigned q = 1; q < loop->part_count; q++)
+        if (loop_part_holds(&loop->part[q], offset) && loop_part_is_within(&loop->part[q], part))
+            return true;
+    return false;
 }
 
 /* What is done in inner parts counts more. */
 static unsigned weight_at(const struct loop *loop, unsigned offset) {
     unsigned weight = 1;
     for (unsigned i = 1; i < loop->part_count; i++)
-        weight *= holds(&loop->part[i], offset) ? 8 : 1;
+        weight *= loop_part_holds(&loop->part[i], offset) ? 8 : 1;
     return weight;
 }
 
 static void note_plain(struct outlook *o, unsigned guest) {
     for (unsigned p = 0; p < o->t->loop.part_count && guest != CPU_NO_REGISTER; p++)
-        if (holds(&o->t->loop.part[p], offset_of(o->t)))
+        if (loop_part_holds(&o->t->loop.part[p], outlook_offset(o->t)))
             o->plain[p] |= (uint16_t)(1u << guest);
 }
 
@@ -188,10 +185,12 @@ static void note_register(struct outlook *o, const ZydisDecodedOperand *operand,
     int64_t step = o->t->in.z->mnemonic == ZYDIS_MNEMONIC_AND ? WINDOW_REACH : step_of(o->t, guest, operand);
     bool is_constant = step > -STEP_LIMIT && step < STEP_LIMIT;
     step = step < 0 ? -step : step;
-    for (unsigned p = 0; p < o->t->loop.part_count; p++) {
+    const struct loop *loop = &o->t->loop;
+    unsigned offset = outlook_offset(o->t);
+    for (unsigned p = 0; p < loop->part_count; p++) {
         int64_t *sum = &o->step[p][guest];
-        if (holds(&o->t->loop.part[p], offset_of(o->t)))
-            *sum = is_constant && *sum < STEP_LIMIT ? *sum + step + 1 : WINDOW_REACH; /* never 0: it was written */
+        if (loop_part_holds(&loop->part[p], offset))
+            *sum = is_constant && *sum < STEP_LIMIT && !is_inner(loop, &loop->part[p], offset) ? *sum + step + 1 : WINDOW_REACH; /* never 0: it was written */
     }
 }
 
@@ -214,7 +213,7 @@ static void note_memory(struct outlook *o, const ZydisDecodedOperand *operand, u
         note_plain(o, address.base);
         return;
     }
-    o->place[o->address_count] = (uint16_t)offset_of(o->t);
+    o->place[o->address_count] = (uint16_t)outlook_offset(o->t);
     o->form[o->address_count] = form_of(o->t, &address);
     o->address[o->address_count++] = address;
 }
@@ -224,6 +223,7 @@ static void note_instructions(struct outlook *o) {
     for (unsigned offset = 0; offset < t->loop.end && next_ordinary(t, o->bytes, o->left, offset);
          offset += t->in.z->length) {
         unsigned weight = weight_at(&t->loop, offset);
+        loop_count_before(o);
         for (unsigned k = 0; k < t->in.z->operand_count; k++) {
             const ZydisDecodedOperand *operand = &t->in.operand[k];
             if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER)
@@ -233,73 +233,17 @@ static void note_instructions(struct outlook *o) {
                 note_memory(o, operand, weight);
         }
         for (unsigned p = 0; p < t->loop.part_count; p++) {
-            t->loop.part[p].instructions += holds(&t->loop.part[p], offset);
+            t->loop.part[p].instructions += loop_part_holds(&t->loop.part[p], offset);
             if (t->loop.part[p].last == offset)
                 t->loop.part[p].behind = (uint16_t)(offset + t->in.z->length);
         }
         guess_next(t);
+        loop_count_after(o);
     }
     guess_start(t);
 }
 
 /* ---- Deciding ---- */
-
-static bool moves_slowly(const int64_t *step, unsigned guest, unsigned scale) {
-    return guest == CPU_NO_REGISTER || step[guest] * scale < STEP_LIMIT;
-}
-
-static bool stays(const int64_t *step, unsigned guest) {
-    return guest == CPU_NO_REGISTER || step[guest] == 0;
-}
-
-static bool may_check_once(const struct loop_part *part, const int64_t *step, const struct address *address) {
-    if (stays(step, address->base) && stays(step, address->index))
-        return true;
-    return part->is_straight && moves_slowly(step, address->base, 1) &&
-           moves_slowly(step, address->index, address->scale);
-}
-
-static bool is_near(const struct address *address) {
-    return address->displacement >= -WINDOW_REACH && address->displacement <= WINDOW_REACH;
-}
-
-/* For parts whose checks have not been refused. */
-static void plan_checks(struct outlook *o, unsigned p) {
-    struct loop *loop = &o->t->loop;
-    struct loop_part *part = &loop->part[p];
-    uint64_t physical = o->t->block->physical + part->first;
-    if (!part->has_one_entry || engine_site_form_at(o->t->engine, engine_loop_site(physical)) == FORM_SOFT)
-        return;
-    for (unsigned i = 0; i < o->address_count && part->check_count < LOOP_CHECKS; i++) {
-        const struct address *address = &o->address[i];
-        if (!holds(part, o->place[i]) || (o->form[i] != FORM_A && o->form[i] != FORM_B) ||
-            !is_near(address) ||
-            loop_group_at(loop, o->place[i], address) != WINDOW_GROUPS || !may_check_once(part, o->step[p], address))
-            continue;
-        unsigned group = o->form[i] == FORM_B ? WINDOW_B : WINDOW_A;
-        part->check[part->check_count++] =
-            (struct loop_check){address->base, address->index, address->scale, (uint8_t)group};
-        part->wants_addend_b |= group == WINDOW_B && part->is_straight;
-    }
-}
-
-/* Registers whose one use in a straight part is to be the base of addresses in group B: with the addend on them, these are
-   host addresses. */
-static void plan_bias(struct outlook *o, unsigned p) {
-    struct loop *loop = &o->t->loop;
-    struct loop_part *part = &loop->part[p];
-    uint32_t bases = 0, others = o->plain[p] | 1u << CPU_RSP;
-    if (!part->wants_addend_b)
-        return;
-    for (unsigned i = 0; i < o->address_count; i++) {
-        const struct address *address = &o->address[i];
-        if (!holds(part, o->place[i]) || address->base == CPU_NO_REGISTER)
-            continue;
-        bool is_in_b = is_near(address) && loop_group_at(loop, o->place[i], address) == WINDOW_B;
-        *(is_in_b ? &bases : &others) |= 1u << address->base;
-    }
-    part->biased = (uint16_t)(bases & ~others);
-}
 
 /* Short straight parts are made several times in a row: the poll is due in the last one alone. */
 static void plan_copies(struct loop *loop) {
@@ -338,14 +282,14 @@ static int most_used(const struct outlook *o, uint32_t taken) {
 }
 
 static void plan_swaps(struct outlook *o) {
-    struct block *block = o->t->block;
+    struct block_loop *loop = o->t->block->loop;
     uint32_t taken = 0;
-    while (block->swap_count < BLOCK_SWAPS) {
+    while (loop->swap_count < BLOCK_SWAPS) {
         int inner = most_used(o, taken), outer = least_used(o, taken);
         if (inner < 0 || outer < 0 || o->uses[inner] <= o->uses[outer] + 1)
             return;
         taken |= 1u << inner | 1u << outer;
-        block->swap[block->swap_count++] = (struct block_swap){(uint8_t)inner, (uint8_t)outer};
+        loop->swap[loop->swap_count++] = (struct block_swap){(uint8_t)inner, (uint8_t)outer};
     }
 }
 
@@ -355,18 +299,18 @@ void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
         return;
     struct outlook o = {.t = t, .bytes = bytes, .left = left < 1024 ? left : 1024};
     t->loop.end = (uint16_t)find_end(&o);
-    t->loop.is_found = t->loop.end && find_parts(&o);
+    t->loop.is_found = t->loop.end && find_parts(&o) &&
+                       (t->block->loop = code_cache_allocate(&t->engine->cache, sizeof *t->block->loop));
     if (!t->loop.is_found) {
         t->loop = (struct loop){0};
         return;
     }
+    *t->block->loop = (struct block_loop){0};
     note_instructions(&o);
-    for (unsigned p = 0; p < t->loop.part_count; p++)
-        plan_checks(&o, p);
+    loop_plan_checks(&o);
     plan_copies(&t->loop);
     if (o.has_soft_access) /* it leaves for C in the middle of a round */
         return;
     plan_swaps(&o);
-    for (unsigned p = 0; p < t->loop.part_count; p++)
-        plan_bias(&o, p);
+    loop_plan_bias(&o);
 }

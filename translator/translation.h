@@ -92,9 +92,10 @@ struct late_exit {
 /* An address whose check is made in front of a part of a loop. */
 struct loop_check {
     uint8_t base, index, scale, group;
+    bool is_implied; /* by a check in front of a wider part: the index is a constant where this part is entered */
 };
 
-#define LOOP_PARTS BLOCK_CHECKS
+#define LOOP_PARTS BLOCK_PARTS
 #define LOOP_CHECKS 8
 #define LOOP_LABELS 16
 
@@ -102,6 +103,8 @@ struct loop_check {
 struct loop_part {
     uint16_t first, last;
     bool has_branch, is_straight; /* no branch leads into it, and only its last instruction back */
+    bool is_nest;              /* the same but for such parts within it: each round runs all of its instructions */
+    bool is_bounded;           /* it is left after a few rounds for sure, so needs no poll */
     bool has_one_entry;        /* branches from outside lead to its first instruction alone */
     bool wants_addend_b;       /* T holds it in front of each round */
     uint16_t biased;           /* guest registers that hold host addresses meanwhile: only bases of accesses in group B */
@@ -280,6 +283,8 @@ void loop_unbias(struct translation *t, uint16_t biased);
 bool loop_repeats(struct translation *t);
 /* Behind the branch back of a part. */
 void loop_part_end(struct translation *t, bool falls_through);
+/* Whether the branch to the target, back within the loop, is not taken often enough for a poll. */
+bool loop_is_bounded(const struct translation *t, uint64_t target);
 /* Whether the instruction is the last of the loop. */
 bool loop_is_last(const struct translation *t);
 /* Puts guest registers where other blocks have them. */

@@ -142,13 +142,32 @@ SNIPPET(round_inner_moves, 64,
         "mov $9, %r9d\n 1: movq %rax, (%rbx)\n test $3, %r9b\n jz 2f\n dec %r9d\n jnz 1b\n 2: add $0xfff8, %rbx");
 SNIPPET(round_inner_entered, 64,
         "mov $9, %r9d\n test $3, %r8b\n jz 2f\n 1: movq (%rsi), %rax\n 2: add $0xffff, %rsi\n dec %r9d\n jnz 1b");
+/* Indices that begin at a constant in each round of what is around them. */
+SNIPPET(round_nest, 64,
+        "xor %edi, %edi\n 1: movq (%rbx,%rdi), %rax\n add $0x7fff, %rdi\n cmp $0x3fff8, %rdi\n jne 1b\n"
+        "add $0x7fff, %rbx");
+SNIPPET(round_nest_far, 64,
+        "mov $0x1fff0, %edi\n 1: movq %rax, 8(%rbx,%rdi,8)\n add $0xfff, %rdi\n cmp $0x27fe8, %rdi\n jb 1b\n"
+        "sub $0x7fff, %rbx");
+SNIPPET(round_nest_back, 64,
+        "mov $-0x20000, %rdi\n 1: orb $1, (%rbx,%rdi,8)\n sub $0x1fff, %rdi\n cmp $-0x30000, %rdi\n jg 1b\n"
+        "sub $0x7fff, %rbx");
+SNIPPET(round_nest_leaves, 64,
+        "xor %edi, %edi\n 1: test $7, %r8b\n jz 2f\n movq (%rbx,%rdi), %rax\n add $0x1fff, %rdi\n cmp $0xfff8, %rdi\n"
+        "jne 1b\n 2: add $0xffff, %rbx");
+SNIPPET(round_nest_moves, 64,
+        "xor %edi, %edi\n 1: movq %rax, (%rbx,%rdi)\n add $0x7fff, %rbx\n add $8, %rdi\n cmp $64, %rdi\n jne 1b");
+SNIPPET(round_nest_deep, 64,
+        "xor %edi, %edi\n 1: xor %edx, %edx\n 2: movb %al, (%rbx,%rdx,4)\n add $0x3fff, %rdx\n cmp $0xfffc, %rdx\n"
+        "jb 2b\n mov (%rbx), %rdx\n add $0xfff8, %rbx\n add $1, %edi\n cmp $5, %edi\n jne 1b");
 
 static const struct snippet rounds[] = {
     LISTED(round_load),        LISTED(round_store),        LISTED(round_two),         LISTED(round_down),
     LISTED(round_r14),         LISTED(round_masked_store), LISTED(round_masked_load), LISTED(round_leaves),
     LISTED(round_conditional), LISTED(round_prefetch),     LISTED(round_seldom),      LISTED(round_either),
     LISTED(round_still),       LISTED(round_inner),        LISTED(round_inner_seldom), LISTED(round_inner_moves),
-    LISTED(round_inner_entered),
+    LISTED(round_inner_entered), LISTED(round_nest),       LISTED(round_nest_far),    LISTED(round_nest_back),
+    LISTED(round_nest_leaves), LISTED(round_nest_moves),   LISTED(round_nest_deep),
 };
 enum { ROUNDS = sizeof rounds / sizeof *rounds };
 SNIPPET(loop_head, 64, "mov $200, %r8d");

@@ -81,7 +81,7 @@ static void check_block(const struct engine *engine, const struct block *block, 
         must(block->sites[i].guest < ONE_BLOCK_PAGE);
     }
     for (unsigned i = 1; i < block->instruction_count; i++)
-        must((block->loop_end || block->instructions[i].guest > block->instructions[i - 1].guest) &&
+        must((block->loop || block->instructions[i].guest > block->instructions[i - 1].guest) &&
              block->instructions[i].host >= block->instructions[i - 1].host);
     check_host_code(engine, block);
 }

@@ -33,10 +33,21 @@ SNIPPET(pushes, "push %r11\n pop %r12\n imul $3, %r12, %r11");
 SNIPPET(resets, "xor %ecx, %ecx\n mov %rdi, %rsi");
 SNIPPET(carries, "adc %r11, %r15\n sbb %rax, %r14\n cmovc %r14, %r10");
 SNIPPET(turns, "cmp %rax, %r15\n mov %r15, %rdx\n add %rdx, 0x20(%rdi)\n and %r12, %r13");
+/* Loops that begin at a constant and end after a few rounds. */
+SNIPPET(row,
+        "xor %eax, %eax\n 1: mov (%rdi,%rax), %rdx\n add %rdx, 8(%rbx,%rax)\n add $8, %rax\n cmp $24, %rax\n jne 1b\n"
+        "2: xor %r14, (%rsi,%rax)\n add $8, %rax\n cmp $48, %rax\n jb 2b\n add $16, %rbx");
+SNIPPET(row_back,
+        "mov $6, %edx\n 1: mov (%rsi,%rdx,8), %rax\n xor %rax, 0x30(%rbx,%rdx,4)\n dec %rdx\n jnz 1b\n sub $24, %rsi");
+SNIPPET(rows, "mov $-32, %rax\n 1: mov $40, %edx\n 2: mov 8(%rbx,%rax), %r10\n add %r10, (%rdi,%rdx,2)\n"
+              "add $-8, %rdx\n cmp $8, %rdx\n jg 2b\n add $16, %rax\n cmp $16, %eax\n jle 1b");
+SNIPPET(far_row, "mov $0x20000, %eax\n 1: mov (%rdi,%rax), %dl\n add %dl, -0x20000(%rbx,%rax)\n add $0x1000, %rax\n"
+                 "cmp $0x28000, %rax\n jne 1b");
 
 static const struct snippet pieces[] = {
-    LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector), LISTED(mixes),
-    LISTED(narrow),     LISTED(pushes),      LISTED(resets),        LISTED(carries),      LISTED(turns),
+    LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector),
+    LISTED(mixes),      LISTED(narrow),      LISTED(pushes),        LISTED(resets),       LISTED(carries),
+    LISTED(turns),      LISTED(row),         LISTED(row_back),      LISTED(rows),         LISTED(far_row),
 };
 enum { PIECES = sizeof pieces / sizeof *pieces };
 
@@ -52,10 +63,14 @@ SNIPPET32(pushes32, "push %eax\n push %ebx\n imul $3, (%esp), %eax\n pop %ebx\n 
 SNIPPET32(resets32, "xor %ecx, %ecx\n mov %edi, %esi");
 SNIPPET32(turns32, "cmp %ebx, %eax\n rcl $3, %eax\n add %eax, 0x20(%edi)\n cmovc 0x24(%edi), %eax");
 SNIPPET32(wraps32, "lea -0x7fff0000(%edi), %eax\n add %ecx, -0x80010000(%eax)");
+SNIPPET32(row32,
+          "xor %eax, %eax\n 1: mov (%edi,%eax), %ch\n add %ch, 8(%ebx,%eax)\n add $8, %eax\n cmp $24, %eax\n jne 1b\n"
+          "2: xor %al, (%esi,%eax)\n add $8, %eax\n cmp $48, %eax\n jb 2b\n movzbl %cl, %ecx");
 
 static const struct snippet pieces32[] = {
-    LISTED(load_walks32), LISTED(store_walks32), LISTED(store_indexed32), LISTED(load_indexed32), LISTED(vector32),
-    LISTED(narrow32),     LISTED(pushes32),      LISTED(resets32),        LISTED(turns32),        LISTED(wraps32),
+    LISTED(load_walks32), LISTED(store_walks32), LISTED(store_indexed32), LISTED(load_indexed32),
+    LISTED(vector32),     LISTED(narrow32),      LISTED(pushes32),        LISTED(resets32),
+    LISTED(turns32),      LISTED(wraps32),       LISTED(row32),
 };
 enum { PIECES32 = sizeof pieces32 / sizeof *pieces32 };
 
@@ -118,7 +133,7 @@ static const struct kind {
 static const struct kind *kind = &kinds[0];
 
 static struct guest guests[2], *kicked;
-static uint8_t program[2048];
+static uint8_t program[4096];
 static size_t size;
 static uint64_t seed;
 
@@ -309,6 +324,33 @@ START_TEST(loops_in_windows_do_what_they_do_elsewhere) {
 }
 END_TEST
 
+SNIPPET(never_equal, "1: mov $1, %eax\n 2: add $2, %rax\n cmp $10, %rax\n jne 2b\n jmp 1b");
+SNIPPET(never_above, "1: xor %eax, %eax\n 2: add $1, %eax\n cmp $-1, %rax\n jb 2b\n jmp 1b");
+SNIPPET(never_zero, "1: mov $8, %ecx\n 2: dec %ecx\n inc %ecx\n jnz 2b\n jmp 1b");
+SNIPPET(never_less, "1: mov $5, %edx\n 2: mov (%rdi,%rdx), %al\n add $1, %dl\n cmp $16, %edx\n jge 1b\n jmp 2b");
+SNIPPET(seldom, "1: mov $3, %edx\n 2: mov %rdx, (%rdi,%rdx,8)\n add $-1, %rdx\n cmp $1, %rdx\n jne 2b\n jmp 1b");
+static const struct snippet endless[] = {
+    LISTED(never_equal), LISTED(never_above), LISTED(never_zero), LISTED(never_less), LISTED(seldom),
+};
+
+/* The timer is what ends the run. */
+START_TEST(loops_without_an_end_are_left) {
+    struct trapeze_registers registers;
+    start();
+    for (unsigned round = 0; round < 3; round++) {
+        registers = guest_long_mode(&guests[1]);
+        for (unsigned i = 0; i < TRAPEZE_SEGMENTS; i++)
+            registers.segment[i].attributes |= 0x60;
+        registers.gpr[RDI] = MIDDLE;
+        kicked = &guests[1];
+        guest_start(&guests[1], endless[_i].from, endless[_i].to, &registers);
+        ck_assert_int_eq(trapeze_vcpu_run(guests[1].vcpu, &guests[1].exit), TRAPEZE_OK);
+        ck_assert_int_eq(guests[1].exit.reason, TRAPEZE_EXIT_KICKED);
+    }
+    end();
+}
+END_TEST
+
 START_TEST(pushes_and_pops_in_windows_do_what_they_do_elsewhere) {
     start();
     for (unsigned i = 0; i < PROGRAMS; i++) {
@@ -325,6 +367,7 @@ int main(void) {
     TCase *tests = tcase_create("loops");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, pushes_and_pops_in_windows_do_what_they_do_elsewhere);
+    tcase_add_loop_test(tests, loops_without_an_end_are_left, 0, sizeof endless / sizeof *endless);
     tcase_add_loop_test(tests, loops_in_windows_do_what_they_do_elsewhere, 0, sizeof kinds / sizeof *kinds);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
