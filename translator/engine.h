@@ -58,6 +58,12 @@ struct world {
     unsigned stop_waiters;
 };
 
+struct idle_vcpus {
+    _Atomic unsigned count;   /* in engine_sleep */
+    _Atomic unsigned polling; /* and of them looking at their requests, on a CPU of the host */
+    unsigned host_cpus;       /* that the process may use */
+};
+
 struct engine {
     const struct trapeze_config *config;
     struct machine_memory *memory;
@@ -69,6 +75,7 @@ struct engine {
     struct cpu *vcpu[ENGINE_VCPUS];
     unsigned vcpu_count;
     struct world world;
+    struct idle_vcpus idle;
     struct stale_queue stale;
     uint64_t vector_mask;      /* XSAVE components that belong to the guest */
     bool sha_aligns;           /* the host's SHA instructions refuse operands that are not aligned */
@@ -126,6 +133,7 @@ struct cpu_translator {
     } fault;                   /* the last host fault */
     uint64_t tried_rip, tried_address; /* the last one that was tried again, and how often in a row */
     uint32_t tries;
+    uint64_t poll_cycles;      /* how long engine_sleep looks for a request itself */
     _Alignas(64) uint8_t bounce[256];
 };
 

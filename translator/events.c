@@ -17,11 +17,60 @@ void engine_wake(struct cpu *cpu, uint32_t request) {
         futex_wake(&cpu->requests, INT32_MAX);
 }
 
-void engine_sleep(struct cpu *cpu) {
-    atomic_store(&cpu->is_asleep, true);
-    futex_wait(&cpu->requests, 0);
-    atomic_store(&cpu->is_asleep, false);
+/* ---- Sleep ---- */
+
+enum { FIRST_POLL = 20000, MOST_POLL = 200000 }; /* cycles of the host */
+
+static uint64_t host_cycles(void) {
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
 }
+
+/* Whether another vCPU may be about to wake this one, and the host has a CPU for each of them and for those who poll. */
+static bool may_poll(const struct idle_vcpus *idle, unsigned vcpus) {
+    unsigned awake = vcpus - atomic_load_explicit(&idle->count, memory_order_relaxed);
+    return awake && awake + atomic_load_explicit(&idle->polling, memory_order_relaxed) <= idle->host_cpus;
+}
+
+/* Looks at the word for a while. True: there is a request. */
+static bool poll(struct cpu *cpu, uint64_t start) {
+    struct idle_vcpus *idle = &cpu->engine->idle;
+    bool is_awoken = false;
+    atomic_fetch_add(&idle->polling, 1);
+    while (may_poll(idle, cpu->engine->vcpu_count) && host_cycles() - start < cpu_translator(cpu)->poll_cycles) {
+        is_awoken = atomic_load_explicit(&cpu->requests, memory_order_relaxed);
+        if (is_awoken)
+            break;
+        __asm__ volatile("pause");
+    }
+    atomic_fetch_sub(&idle->polling, 1);
+    return is_awoken;
+}
+
+/*
+ * Having the host put a thread to sleep and wake it on another CPU takes tens of microseconds, more than many a guest
+ * waits for what another of its processors does. So a vCPU that was woken soon the last times polls first.
+ */
+void engine_sleep(struct cpu *cpu) {
+    uint64_t *limit = &cpu_translator(cpu)->poll_cycles, start = host_cycles();
+    atomic_fetch_add(&cpu->engine->idle.count, 1);
+    bool has_polled = *limit && poll(cpu, start);
+    if (!has_polled) {
+        atomic_store(&cpu->is_asleep, true);
+        futex_wait(&cpu->requests, 0);
+        atomic_store(&cpu->is_asleep, false);
+    }
+    atomic_fetch_sub(&cpu->engine->idle.count, 1);
+    if (host_cycles() - start > MOST_POLL)
+        *limit /= 2;
+    else if (!has_polled)
+        *limit = *limit < FIRST_POLL ? FIRST_POLL : *limit < MOST_POLL / 2 ? 2 * *limit : MOST_POLL;
+    if (*limit < FIRST_POLL)
+        *limit = 0;
+}
+
+/* ---- For devices ---- */
 
 EXPORT uint64_t trapeze_call_full(uint64_t (*fn)(void *argument), void *argument) {
     return engine_current ? engine_call_full(engine_current, fn, argument) : fn(argument);

@@ -1,4 +1,5 @@
 /* libtrapeze: machines and their memory. */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,11 +34,17 @@ static uint64_t host_vector_mask(void) {
     return low & 0xe7; /* x87, SSE, AVX, AVX-512 */
 }
 
+static unsigned host_cpus(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
 static void engine_init(struct engine *engine, struct trapeze_machine *machine) {
     engine->config = &machine->config;
     engine->memory = &machine->memory;
     engine->vector_mask = host_vector_mask();
     engine->sha_aligns = !__builtin_cpu_is("amd"); /* Zen 4 reads them anywhere */
+    engine->idle.host_cpus = host_cpus();
     pthread_mutex_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->world.mutex, NULL);
     pthread_cond_init(&engine->world.changed, NULL);
