@@ -239,7 +239,7 @@ static void change_mode(struct cpu *cpu, bool are_only_code_and_stack) {
     }
     cpu->hot.view = current_view(cpu);
     if (cpu_window_is_ready(cpu, cpu->hot.view, key))
-        key |= MODE_WINDOW;
+        key |= MODE_WINDOW | (cpu_window_knows_stack(cpu->hot.view, key) ? MODE_NEAR_STACK : 0);
     cpu->mode_key = key;
     set_jump_mode(cpu->hot.view, key);
     if (cpu->cpl != 3)

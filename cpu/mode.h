@@ -32,6 +32,7 @@ enum {
     MODE_UMIP = 1 << 19,       /* CR4.UMIP */
     MODE_TSD = 1 << 20,        /* CR4.TSD */
     MODE_ALIGNMENT = 1 << 22,  /* CR0.AM and RFLAGS.AC at CPL 3: every access is the slow way, which checks */
+    MODE_NEAR_STACK = 1 << 23, /* with MODE_WINDOW: RSP is in a region of group A, or not far from one (memory/window.h) */
     MODE_WINDOW = 1 << 21,     /* the view's window is up to date: accesses may be made there */
 };
 

@@ -377,7 +377,7 @@ static bool must_move(const struct view *view, uint32_t key) {
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
     if (!qualifies(cpu, key))
         return false;
-    bool is_forced = cpu->windows == CPU_WINDOWS_ALWAYS;
+    bool is_forced = cpu->windows == CPU_WINDOWS_ALWAYS, was_made_or_compared = !view->window || view->window_is_stale;
     struct mapping request = {.cpu = cpu, .view = view};
     if (!view->window) {
         if (view->window_merit < MERIT_TO_OPEN && !is_forced)
@@ -400,6 +400,8 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
             return false;
         cpu->call_full(cpu, drop_pages, &request);
     }
+    if (was_made_or_compared)
+        view->has_wild_stack = false;
     view->window_is_stale = false;
     view->dropped_count = 0;
     if (!is_of_kind(view->window, key))
@@ -408,6 +410,19 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         map_awaited_page(cpu, view);
     load_addends(cpu, view->window);
     return true;
+}
+
+/* The stack may be in a region that nobody has asked for yet. */
+void cpu_window_look_at_stack(struct cpu *cpu) {
+    struct cpu_place place;
+    uint64_t rsp = cpu->hot.gpr[CPU_RSP];
+    if (cpu_is_canonical(rsp) && window_group(cpu->hot.view->window, rsp) == WINDOW_GROUPS &&
+        cpu_fill(cpu, rsp, ACCESS_READ, &place) == CPU_NEXT && place.is_direct)
+        cpu_window_fill(cpu, rsp, false);
+    if (cpu_window_holds_stack(cpu))
+        return;
+    cpu->hot.view->has_wild_stack = true;
+    cpu_mode_changed(cpu);
 }
 
 void cpu_window_resume(struct cpu *cpu, const struct view *view) {

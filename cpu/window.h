@@ -6,14 +6,26 @@
 #ifndef CPU_WINDOW_H
 #define CPU_WINDOW_H
 
+#include "cpu/mode.h"
 #include "memory/window.h"
-#include "cpu/cpu.h"
 
 /*
  * Whether code under this mode key may run on the view's window, which is brought up to date for it. Called where the
  * mode or the view changes.
  */
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key);
+/*
+ * Whether 64-bit user code in the view's window may be such that takes its stack pointer to be near group A
+ * (MODE_NEAR_STACK). Who enters that asks cpu_window_holds_stack first; where it does not, the mode key is another.
+ */
+static inline bool cpu_window_knows_stack(const struct view *view, uint32_t key) {
+    return (key & (MODE_CODE | MODE_CPL)) == (MODE_CODE64 | MODE_CPL) && !view->has_wild_stack;
+}
+static inline bool cpu_window_holds_stack(const struct cpu *cpu) {
+    uint64_t rsp = cpu->hot.gpr[CPU_RSP], addend = cpu->hot.view->tables->region[rsp >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)];
+    return addend == cpu->hot.window_addend[WINDOW_A] && view_is_canonical(rsp);
+}
+void cpu_window_look_at_stack(struct cpu *cpu);
 /* Loads what such code takes for granted where the window is still up to date. */
 void cpu_window_resume(struct cpu *cpu, const struct view *view);
 /* An interrupt found the vCPU at work: one sample for the current view. */

@@ -90,6 +90,7 @@ struct view {
     uint32_t window_merit;   /* samples in which the view was in use since its last flush (cpu/window.c) */
     uint32_t window_moves;   /* how often it was made anew because a region found no room */
     bool window_must_move;   /* is to be now */
+    bool has_wild_stack;     /* the stack pointer of its 64-bit user code has been outside of group A since it was compared */
     uint32_t window_patience; /* samples that it takes to use the window again */
     uint64_t window_lost;    /* when that was last changed, in cycles of the host */
     uint64_t window_sampled; /* when it was last seen at work, in cycles of the host */

@@ -9,7 +9,8 @@
  * - group A or B: a byte of view_tables.check is read first, whose page is there only for regions of that group; the host
  *   refuses all others before the access is made;
  * - view_tables.region: the addend of any region; that of a region without one makes every address non-canonical;
- * - in 32-bit code, group A without a check: all of its addresses are in region 0.
+ * - in 32-bit code, group A without a check: all of its addresses are in region 0;
+ * - group A, with the stack pointer, in code that is entered with that near a region of it (MODE_NEAR_STACK).
  *
  * Rules that keep the guest inside: a region and the guards around it are reserved before its check page and addend are
  * entered, and only PROT_NONE goes over them until the window is destroyed; a displacement that is added behind a check is
@@ -26,6 +27,11 @@
 
 #define WINDOW_GUARD (4ull << 20)
 #define WINDOW_REACH (1 << 20)
+/*
+ * What 64-bit user code made with MODE_NEAR_STACK takes for granted of its stack pointer, and every exit of it to other such
+ * code sees to: it is within this many bytes of a region of group A.
+ */
+#define WINDOW_STACK_SLACK (1u << 17)
 #define WINDOW_POISON (1ull << 54) /* no host address, whatever offset in a region and displacement are added */
 #define WINDOW_REGIONS 8u
 #define WINDOW_PIECES 20480u /* host mappings that one window may have */

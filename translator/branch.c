@@ -262,6 +262,7 @@ void translate_jump(struct translation *t) {
         return;
     }
     t->ended = true;
+    hold_stack(t);
     if (operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         uint64_t target = branch_target(t);
         if (needs_poll(t, target))
@@ -291,6 +292,7 @@ void translate_jcc(struct translation *t) {
         translate_loop_branch(t, condition, target);
         return;
     }
+    hold_stack(t);
     if (has_poll)
         emit_poll(t, t->in.rip);
     if (may_chain(t) && is_same_page(t, target)) {
@@ -317,6 +319,7 @@ void translate_loop(struct translation *t) {
     bool is_loop = mnemonic == ZYDIS_MNEMONIC_LOOP || mnemonic == ZYDIS_MNEMONIC_LOOPE ||
                    mnemonic == ZYDIS_MNEMONIC_LOOPNE;
     t->ended = true;
+    hold_stack(t);
     if (needs_poll(t, target))
         emit_poll(t, t->in.rip);
     if (is_loop) {
@@ -432,6 +435,7 @@ static void emit_return_site(struct translation *t, uint64_t expected, unsigned 
     if (has_known_stack(t)) {
         t->checked[WINDOW_A] = 1u << CPU_RSP;
         t->drift[CPU_RSP] = UINT16_MAX + 8; /* of RET */
+        _Static_assert(UINT16_MAX + 16 < WINDOW_STACK_SLACK, "a RET leaves the stack pointer near");
     }
     t->written = ~0u;
     t->constants = 0;
@@ -497,6 +501,7 @@ void translate_call(struct translation *t) {
     int32_t target_slot = R_STATE(hot.scratch) + 8 * TARGET_SLOT;
     unsigned first_late = t->late_count;
     t->ended = !may_chain(t);
+    hold_stack_by_access(t);
     bool is_direct = operand->type == ZYDIS_OPERAND_TYPE_IMMEDIATE, is_saved = false;
     bool is_pushed_first = operand->type == ZYDIS_OPERAND_TYPE_REGISTER && !is_stack_pointer(operand);
     if (!is_direct && !is_pushed_first) {
@@ -524,6 +529,7 @@ void translate_call(struct translation *t) {
 void translate_ret(struct translation *t) {
     unsigned release = t->in.z->raw.imm[0].size ? (unsigned)t->in.z->raw.imm[0].value.u & 0xffff : 0;
     t->ended = true;
+    hold_stack_by_access(t);
     emit_pop_to_s(t, t->in.z->operand_width / 8, release);
     t->block->released = (uint16_t)(t->in.z->operand_width / 8 + release);
     if ((t->key & MODE_CODE) == MODE_CODE64)

@@ -85,7 +85,7 @@ static void change_stack(struct cpu *cpu, enum shadow_stack next) {
  */
 static void select_stack(struct cpu *cpu) {
     struct cpu_translator *translator = cpu_translator(cpu);
-    uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3 | MODE_WINDOW);
+    uint32_t key = cpu->mode_key & ~(uint32_t)(MODE_CPL | MODE_IOPL3 | MODE_WINDOW | MODE_NEAR_STACK);
     if (key != translator->stack_key || cpu->space_changes != translator->space_changes) {
         translator->stack_key = key;
         translator->space_changes = cpu->space_changes;
@@ -95,8 +95,9 @@ static void select_stack(struct cpu *cpu) {
     enum shadow_stack next = cpu->cpl == 3 ? STACK_USER : uses_window ? STACK_WINDOW : STACK_SUPERVISOR;
     if (next != translator->stack)
         change_stack(cpu, next);
-    if (next == STACK_USER && uses_window != translator->user_has_window) {
-        translator->user_has_window = uses_window;
+    uint32_t user_window = cpu->mode_key & (MODE_WINDOW | MODE_NEAR_STACK);
+    if (next == STACK_USER && user_window != translator->user_window) {
+        translator->user_window = user_window;
         reset_stack(cpu, STACK_USER);
     }
 }
@@ -210,8 +211,12 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         if (translator->holds_traps && cpu->watch_hits)
             translator->slow = true; /* one instruction, then the breakpoints that a load of SS held off */
         uint32_t key = cpu->mode_key;
-        if (translator->slow || (key & MODE_ALIGNMENT))
-            key = (key & ~(uint32_t)MODE_WINDOW) | MODE_SLOW;
+        if (translator->slow || (key & MODE_ALIGNMENT)) {
+            key = (key & ~(uint32_t)(MODE_WINDOW | MODE_NEAR_STACK)) | MODE_SLOW;
+        } else if ((key & MODE_NEAR_STACK) && !cpu_window_holds_stack(cpu)) {
+            cpu_window_look_at_stack(cpu);
+            continue;
+        }
         uint64_t host = find_in_jump_cache(cpu, key);
         if (host) {
             translator->holds_traps = translator->was_shadowed = false;

@@ -103,7 +103,7 @@ enum shadow_stack { STACK_SUPERVISOR, STACK_WINDOW, STACK_USER, SHADOW_STACKS };
 struct cpu_translator {
     bool slow;                 /* the next block runs one instruction with slow accesses */
     enum shadow_stack stack;   /* the one in use */
-    bool user_has_window;      /* CPL 3's may hold return sites of code made with MODE_WINDOW */
+    uint32_t user_window;      /* MODE_WINDOW and MODE_NEAR_STACK of the code that CPL 3's may hold return sites of */
     bool window_missed;        /* the slow access to come is one that the window lacked */
     bool check_failed;         /* and it did because of the site's group */
     bool holds_traps;          /* SS was just loaded: no instruction breakpoint at the next instruction */

@@ -307,6 +307,11 @@ void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
     }
     *t->block->loop = (struct block_loop){0};
     note_instructions(&o);
+    if ((t->key & MODE_NEAR_STACK) && o.step[0][CPU_RSP]) { /* its branches would have to hold the stack */
+        t->loop = (struct loop){0};
+        t->block->loop = NULL;
+        return;
+    }
     loop_plan_checks(&o);
     plan_copies(&t->loop);
     if (o.has_soft_access) /* it leaves for C in the middle of a round */

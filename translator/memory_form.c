@@ -319,6 +319,13 @@ static struct emit_memory place_constant64(struct translation *t, uint64_t addre
     return memory_indexed(REG_S, REG_A, 1, 0);
 }
 
+/* What is made there by the host was in a region, so the stack pointer is as near to one. */
+static void note_stack_access(struct translation *t, int32_t displacement) {
+    int32_t distance = displacement - t->stack;
+    if (!t->loop.is_found && loop_makes_access(&t->in))
+        t->drift[CPU_RSP] = (uint32_t)(distance < 0 ? -distance : distance);
+}
+
 /* [base + displacement]: a base that was checked in this block, and is still near that place, needs no check. */
 static struct emit_memory place_near64(struct translation *t, const struct address *address) {
     unsigned guest = address->base, base = emit_guest(t, guest, REG_S);
@@ -327,8 +334,11 @@ static struct emit_memory place_near64(struct translation *t, const struct addre
     if (t->loop.biased & (1u << guest))
         return memory_at(base, displacement);
     for (unsigned group = 0; group < WINDOW_GROUPS; group++)
-        if (known == group || (t->checked[group] & (1u << guest)))
+        if (known == group || (t->checked[group] & (1u << guest))) {
+            if (guest == CPU_RSP && group == WINDOW_A)
+                note_stack_access(t, displacement);
             return place_in_group(t, group, base, displacement);
+        }
     enum site_form form = form_of(t, address);
     if (form != FORM_TABLE) {
         t->checked[form == FORM_B ? WINDOW_B : WINDOW_A] |= (uint16_t)(1u << guest);
@@ -481,13 +491,50 @@ int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedO
     }
 }
 
+/* In blocks made with MODE_NEAR_STACK the stack pointer keeps what is known of it: no loop there moves it. */
 void forget_checks(struct translation *t) {
-    t->checked[WINDOW_A] = t->checked[WINDOW_B] = 0;
+    uint16_t kept = t->key & MODE_NEAR_STACK ? 1u << CPU_RSP : 0;
+    t->checked[WINDOW_A] &= kept;
+    t->checked[WINDOW_B] = 0;
     t->has_addend_b = false;
+}
+
+void know_stack(struct translation *t) {
+    if (!(t->key & MODE_NEAR_STACK))
+        return;
+    t->checked[WINDOW_A] = 1u << CPU_RSP;
+    t->drift[CPU_RSP] = WINDOW_STACK_SLACK;
+}
+
+static bool is_stack_near(const struct translation *t) {
+    return (t->checked[WINDOW_A] & (1u << CPU_RSP)) && t->drift[CPU_RSP] <= WINDOW_STACK_SLACK;
+}
+
+bool may_stray(const struct translation *t) {
+    return (t->key & MODE_NEAR_STACK) && t->stack_has_moved && !is_stack_near(t);
+}
+
+static void check_stack(struct translation *t) {
+    emit_check(t, t->home[CPU_RSP], WINDOW_A);
+    t->checked[WINDOW_A] |= 1u << CPU_RSP;
+    t->checked[WINDOW_B] &= (uint16_t)~(1u << CPU_RSP);
+    t->drift[CPU_RSP] = (uint32_t)(t->stack < 0 ? -t->stack : t->stack);
+}
+
+void hold_stack(struct translation *t) {
+    if (may_stray(t))
+        check_stack(t);
+}
+
+void hold_stack_by_access(struct translation *t) {
+    bool is_proof = uses_window(t) && (t->checked[WINDOW_A] & (1u << CPU_RSP));
+    if ((t->key & MODE_NEAR_STACK) && !is_proof)
+        check_stack(t);
 }
 
 static void note_step(struct translation *t, unsigned guest, int64_t step) {
     enum { DRIFT = WINDOW_REACH / 2 };
+    t->stack_has_moved |= guest == CPU_RSP;
     t->written |= 1u << guest;
     t->constants &= ~(1u << guest);
     if (step <= -DRIFT || step >= DRIFT || t->drift[guest] > DRIFT) {

@@ -450,6 +450,10 @@ static void translate_instructions(struct translation *t, struct source *source,
     if (t->loop.is_found) /* the block had no room for all of it */
         loop_break_off(t);
     settle_stack(t);
+    if (t->instruction_count && !t->ended && may_stray(t)) {
+        t->map[t->instruction_count++] = (struct instruction_map){host_offset(t), (uint16_t)(rip - t->start_rip), 0};
+        hold_stack(t);
+    }
     if (t->instruction_count && !t->ended)
         (t->skips_poll ? emit_shadowed_exit : emit_exit)(t, code_bits(t->key) == 64 ? rip : rip & 0xffffffffu);
     emit_late_exits(t);
@@ -481,6 +485,7 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     }
     *t.block = (struct block){.rip = t.start_rip, .physical = physical, .second_page = BLOCK_NO_PAGE, .key = key};
     guess_start(&t);
+    know_stack(&t);
     struct memory_region *region = memory_find(cpu->memory, guest_physical_at(physical));
     t.code = region ? memory_code_page(region, guest_physical_at(physical)) : NULL;
     if (bytes && !t.code->variables)

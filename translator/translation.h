@@ -156,6 +156,7 @@ struct translation {
     uint64_t constant[CPU_REGISTERS];
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
+    bool stack_has_moved;      /* MODE_NEAR_STACK: the block has written RSP */
     bool has_addend_b;         /* T holds the addend of group B */
     int32_t stack;             /* what the host register of the stack pointer lacks of it (stack.c) */
     uint8_t home[CPU_REGISTERS]; /* where guest registers are now: host_register, but for what a loop swaps */
@@ -224,6 +225,14 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
 /* Behind each instruction: what is still known of the registers that it wrote. */
 void note_written(struct translation *t);
 void forget_checks(struct translation *t);
+/* In front of a block's first instruction: what MODE_NEAR_STACK says. */
+void know_stack(struct translation *t);
+/* Whether the stack pointer, if the block ended now, might be too far from a region of group A for MODE_NEAR_STACK. */
+bool may_stray(const struct translation *t);
+/* Sees to that by a check; in front of everything else that an instruction does which leaves for other code. */
+void hold_stack(struct translation *t);
+/* The same for CALL and RET, whose access in the window does as well. */
+void hold_stack_by_access(struct translation *t);
 /*
  * The form for a site: what it turned out to need, else that of the group that the address is in now, if it is known. A
  * wrong guess costs a host fault and another translation.

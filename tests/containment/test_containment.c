@@ -172,6 +172,41 @@ static const struct snippet rounds[] = {
 enum { ROUNDS = sizeof rounds / sizeof *rounds };
 SNIPPET(loop_head, 64, "mov $200, %r8d");
 
+/* Stack pointers that move in one block and are used in another. */
+SNIPPET(stack_down, 64, "sub $0x7fff8, %rsp\n jmp 1f\n 1:");
+SNIPPET(stack_up, 64, "add $0x1fff8, %rsp\n jc 1f\n 1:");
+SNIPPET(stack_lea, 64, "lea -0x100000(%rsp), %rsp\n jmp 1f\n 1:");
+SNIPPET(stack_wild, 64, "mov %rbx, %rsp\n jmp 1f\n 1:");
+SNIPPET(stack_exchange, 64, "xchg %rbx, %rsp\n lea 1f(%rip), %rdx\n jmp *%rdx\n 1:");
+SNIPPET(stack_leave, 64, "mov %rbx, %rbp\n leave\n jz 1f\n 1:");
+SNIPPET(stack_pop, 64, "pop %rsp\n jmp 1f\n 1:");
+SNIPPET(stack_base, 64, "rdfsbase %rsp\n jmp 1f\n 1:");
+SNIPPET(stack_narrow, 64, "mov %ebx, %esp\n jmp 1f\n 1:");
+SNIPPET(stack_drifts, 64, "mov $150, %r8d\n 1: sub $0xfff8, %rsp\n dec %r8d\n jnz 1b");
+SNIPPET(stack_climbs, 64, "mov $90, %ecx\n 1: add $0x1fff0, %rsp\n loop 1b");
+SNIPPET(stack_drifts_by_jumps, 64, "mov $150, %r8d\n 1: sub $0x10000, %rsp\n jmp 2f\n 2: dec %r8d\n jz 3f\n jmp 1b\n 3:");
+SNIPPET(stack_masked, 64,
+        "mov $120, %r8d\n vpxor %xmm0, %xmm0, %xmm0\n"
+        "1: vmaskmovps %xmm1, %xmm0, (%rsp)\n sub $0xfff8, %rsp\n jmp 2f\n 2: dec %r8d\n jnz 1b");
+SNIPPET(stack_releases, 64, "mov $90, %r8d\n 1: call 2f\n dec %r8d\n jnz 1b\n jmp 3f\n 2: ret $0xfff8\n 3:");
+SNIPPET(stack_returns, 64, "lea 1f(%rip), %rdx\n mov %rdx, (%rbx)\n mov %rbx, %rsp\n ret\n 1:");
+SNIPPET(use_push, 64, "push %rax");
+SNIPPET(use_pop, 64, "pop %rax");
+SNIPPET(use_store, 64, "movq %rax, -0x100000(%rsp)");
+SNIPPET(use_load, 64, "movq 0xffff8(%rsp), %rax");
+SNIPPET(use_call, 64, "call 1f\n jmp 2f\n 1: movb $1, 0x80000(%rsp)\n ret\n 2: movq -8(%rsp), %rax");
+SNIPPET(use_loop, 64, "mov $9, %r8d\n 1: movq %rax, 0x80000(%rsp)\n dec %r8d\n jnz 1b");
+
+static const struct snippet stacks[] = {
+    LISTED(stack_down),     LISTED(stack_up),     LISTED(stack_lea),    LISTED(stack_wild),
+    LISTED(stack_exchange), LISTED(stack_leave),  LISTED(stack_pop),    LISTED(stack_base),
+    LISTED(stack_narrow),   LISTED(stack_drifts), LISTED(stack_climbs), LISTED(stack_drifts_by_jumps),
+    LISTED(stack_masked),   LISTED(stack_releases), LISTED(stack_returns),
+    LISTED(use_push),       LISTED(use_pop),      LISTED(use_store),    LISTED(use_load),
+    LISTED(use_call),       LISTED(use_loop),
+};
+enum { STACKS = sizeof stacks / sizeof *stacks, STACK_USES = 6 /* the last of them */ };
+
 SNIPPET(load32, 32, "movl (%ebx), %eax");
 SNIPPET(load32_far, 32, "movl 0x7fffffff(%ebx,%ecx,8), %eax");
 SNIPPET(load32_cs, 32, "movl %cs:(%ebx), %eax");
@@ -443,6 +478,35 @@ static void loops(bool is_user) {
     }
 }
 
+/* From a stack in the middle of a region, or near the end of one. */
+static void stray(void) {
+    static const uint64_t tops[] = {0x20000, 0x7fff00001000, 0xfffffff000, 0x7f0000000010};
+    struct trapeze_registers registers = registers_of(true, true);
+    fill_tables(true);
+    for (unsigned i = 0; i < 600; i++) {
+        program_size = 0;
+        for (unsigned k = 0; k < 5; k++) {
+            append(&stacks[draw(STACKS)]);
+            append(&stacks[STACKS - 1 - draw(STACK_USES)]);
+        }
+        load_program();
+        registers.gpr[RSP] = tops[draw(4)];
+        const uint64_t rbx = wild();
+        for (unsigned k = 0; k < 3; k++) {
+            guest.machine->vcpu[0]->cpu->hot.view->has_wild_stack = false;
+            run(&registers, rbx, wild());
+        }
+    }
+}
+
+START_TEST(stacks_that_stray_stay_in_windows) {
+    create(true, TRAPEZE_WINDOWS_ALWAYS);
+    stray();
+    ck_assert_uint_gt(stepper.in_windows, 10000);
+    destroy();
+}
+END_TEST
+
 START_TEST(loops_whose_checks_come_first_stay_in_windows) {
     create(true, TRAPEZE_WINDOWS_ALWAYS);
     loops(_i);
@@ -535,6 +599,7 @@ int main(void) {
     tcase_set_timeout(tcase, 250);
     tcase_add_loop_test(tcase, wild_pointers_stay_in_windows, 0, 2);
     tcase_add_loop_test(tcase, registers_that_move_after_a_check_stay_in_windows, 0, 2);
+    tcase_add_test(tcase, stacks_that_stray_stay_in_windows);
     tcase_add_loop_test(tcase, loops_whose_checks_come_first_stay_in_windows, 0, 2);
     tcase_add_test(tcase, wild_pointers_stay_in_memory_without_windows);
     tcase_add_loop_test(tcase, wild_pointers_of_32_bit_code_stay_inside, 0, 2);

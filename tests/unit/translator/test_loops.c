@@ -88,11 +88,16 @@ SNIPPET(calls, "push %rax\n call 1f\n pop %rcx\n jmp 2f\n 1: push %rbx\n push %r
 SNIPPET(releases, "push %r11\n call 1f\n jmp 2f\n 1: ret $8\n 2: adc %rax, %r10");
 SNIPPET(pop_rsp, "lea 16(%rsp), %rdx\n push %r11\n push %rdx\n pop %rsp\n push %rsp\n pop %r15");
 SNIPPET(frames, "push %rbp\n mov %rsp, %rbp\n push %r12\n push %rax\n leave");
+SNIPPET(jumps, "sub $0x40, %rsp\n jmp 1f\n 1: mov %r13, 8(%rsp)\n lea 0x40(%rsp), %rsp\n jc 2f\n 2: xor %rax, %r13");
+SNIPPET(other_stack,
+        "mov %rsp, %rdx\n lea 0x1000(%rdi), %rsp\n jmp 1f\n 1: push %rax\n call 2f\n 2: pop %rcx\n pop %r15\n mov %rdx, %rsp");
+SNIPPET(probes, "mov $3, %ecx\n 1: sub $8, %rsp\n dec %ecx\n jnz 1b\n add $24, %rsp\n xor %ecx, %ecx");
 
 static const struct snippet stack_pieces[] = {
     LISTED(push_rax), LISTED(push_r13),   LISTED(push_constant), LISTED(push_memory), LISTED(pop_rdx),
     LISTED(pop_r11),  LISTED(pop_memory), LISTED(moves),         LISTED(copies),      LISTED(calls),
-    LISTED(releases), LISTED(frames),     LISTED(pop_rsp),
+    LISTED(releases), LISTED(frames),     LISTED(pop_rsp),       LISTED(jumps),       LISTED(other_stack),
+    LISTED(probes),
 };
 enum { STACK_PIECES = sizeof stack_pieces / sizeof *stack_pieces };
 
