@@ -53,12 +53,17 @@ static struct emit_memory jump_cell(uint64_t target, bool host) {
     return memory_at(REG_R, offset + (host ? 8 : 0));
 }
 
-/* S = target; falls into the code behind the branch that it returns when the jump cache knows the target. */
+/* Goes on behind the branch that it returns when the jump cache knows the target, else here. Uses S. */
 static uint8_t *emit_cell_check(struct translation *t, uint64_t target) {
-    struct emit_memory cell = jump_cell(target, false);
-    emit_mov_immediate(&t->e, REG_S, target);
+    struct emit_memory cell = jump_cell(target, false), sum = memory_at(REG_A, (int32_t)target);
+    bool is_wide = (uint64_t)(int32_t)target != target;
+    if (is_wide)
+        emit_mov_immediate(&t->e, REG_S, target);
     emit_op_memory(&t->e, 0, true, 0x8b, REG_A, &cell);
-    emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+    if (is_wide)
+        emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
+    else
+        emit_lea(&t->e, true, REG_A, &sum);
     return emit_jrcxz(&t->e);
 }
 
@@ -378,26 +383,22 @@ static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand
         emit_mov(e, REG_S, from);
 }
 
-/* to = index of S in the jump cache, in units of 8 bytes. */
-static void emit_jump_index(struct emitter *e, unsigned to) {
-    emit_zero_extend16(e, to, REG_S);
-    struct emit_memory twice = memory_indexed(to, to, 1, 0);
-    emit_lea(e, true, to, &twice);
-}
-
+/* The branch is taken where the jump cache knows S. T = its index there, in units of 8 bytes. */
 static uint8_t *emit_lookup(struct translation *t) {
     struct emitter *e = &t->e;
-    emit_jump_index(e, REG_A);
-    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].negative_target));
+    struct emit_memory twice = memory_indexed(REG_T, REG_T, 1, 0);
+    struct emit_memory cell = memory_indexed(REG_R, REG_T, 8, R_TABLE(jump[0].negative_target));
+    emit_zero_extend16(e, REG_T, REG_S);
+    emit_lea(e, true, REG_T, &twice);
+    t->has_addend_b = false;
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     return emit_jrcxz(e);
 }
 
-/* form: 4 JMP, 2 CALL. */
+/* Behind emit_lookup. form: 4 JMP, 2 CALL. */
 static void emit_lookup_jump(struct translation *t, unsigned form) {
-    emit_jump_index(&t->e, REG_A);
-    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].host));
+    struct emit_memory cell = memory_indexed(REG_R, REG_T, 8, R_TABLE(jump[0].host));
     emit_op_memory(&t->e, 0, false, 0xff, form, &cell);
 }
 
