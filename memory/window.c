@@ -98,9 +98,14 @@ static bool reserve_all(struct window *window, unsigned group, uint64_t addend, 
     return true;
 }
 
-/* An addend under which the regions are free; those of a window's groups are far apart, and neighbours have room. */
+/*
+ * An addend under which the regions are free; those of a window's groups are far apart, and neighbours have room. A kernel
+ * spreads over most of its half, which leaves few addends for the windows of all processors: they lie as close as guards
+ * let, at the same lower 28 bits (view_create.c).
+ */
 static bool find_addend(struct window *window, unsigned group, const struct wish *wish) {
-    const uint64_t step = 2ull << VIEW_REGION_SHIFT, linear = wish->linear[0], half = is_upper(linear) ? 1ull << 47 : 0;
+    const uint64_t linear = wish->linear[0], half = is_upper(linear) ? 1ull << 47 : 0;
+    const uint64_t step = half ? (1ull << VIEW_REGION_SHIFT) + (1ull << 28) : 2ull << VIEW_REGION_SHIFT;
     for (uint64_t k = half ? 1 : 4; k < 60; k++) {
         bool goes_down = half || linear >= 64ull << VIEW_REGION_SHIFT;
         uint64_t addend = half + (goes_down ? -(k * step) : k * step);
@@ -162,8 +167,10 @@ bool window_reserve(struct view *view, uint64_t linear) {
     for (unsigned i = 0; i < window->refused_count; i++)
         if (window->refused[i] == linear)
             return false;
+    /* Blocks are shared: a kernel's addresses are in the same groups for all processors. */
     unsigned before = window->region_count, first = window->is_supervisor && !is_upper(linear) ? WINDOW_B : WINDOW_A;
-    for (unsigned group = first; group < WINDOW_GROUPS; group++)
+    unsigned last = window->is_supervisor ? first : WINDOW_B;
+    for (unsigned group = first; group <= last; group++)
         if (reserve_in_group(view, group, linear))
             return enter_regions(view, before);
     if (window->refused_count < WINDOW_REGIONS)
