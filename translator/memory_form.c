@@ -327,7 +327,7 @@ static void note_stack_access(struct translation *t, int32_t displacement) {
 }
 
 /* [base + displacement]: a base that was checked in this block, and is still near that place, needs no check. */
-static struct emit_memory place_near64(struct translation *t, const struct address *address) {
+static struct emit_memory place_by_base64(struct translation *t, const struct address *address) {
     unsigned guest = address->base, base = emit_guest(t, guest, REG_S);
     int32_t displacement = (int32_t)address->displacement;
     unsigned known = loop_group(t, address);
@@ -335,7 +335,7 @@ static struct emit_memory place_near64(struct translation *t, const struct addre
         return memory_at(base, displacement);
     for (unsigned group = 0; group < WINDOW_GROUPS; group++)
         if (known == group || (t->checked[group] & (1u << guest))) {
-            if (guest == CPU_RSP && group == WINDOW_A)
+            if (guest == CPU_RSP && group == WINDOW_A && address->index == CPU_NO_REGISTER)
                 note_stack_access(t, displacement);
             return place_in_group(t, group, base, displacement);
         }
@@ -345,6 +345,38 @@ static struct emit_memory place_near64(struct translation *t, const struct addre
         t->drift[guest] = 0;
     }
     return place_by_form(t, form, base, displacement);
+}
+
+/* The same with an index that does not lead far from there (has_near_index). */
+static struct emit_memory place_near64(struct translation *t, const struct address *address) {
+    struct emit_memory place = place_by_base64(t, address);
+    if (address->index == CPU_NO_REGISTER)
+        return place;
+    if (place.index != HOST_NONE) { /* the addend */
+        unsigned sum = place.index == REG_A ? REG_A : REG_S;
+        emit_add_lea(&t->e, sum, place.base, place.index, 0);
+        place.base = (uint8_t)sum;
+    }
+    place.index = (uint8_t)emit_guest(t, address->index, place.base == REG_A ? REG_S : REG_A);
+    place.scale = address->scale;
+    return place;
+}
+
+static bool has_near_index(const struct translation *t, const struct address *address) {
+    if (address->index == CPU_NO_REGISTER || !(t->bounded & (1u << address->index)))
+        return false;
+    int64_t distance = address->displacement < 0 ? -address->displacement : address->displacement;
+    if (address->base == CPU_NO_REGISTER) /* a table at a constant address */
+        distance = (int32_t)address->displacement == address->displacement ? 0 : WINDOW_REACH;
+    return distance + (int64_t)t->most[address->index] * address->scale <= WINDOW_REACH;
+}
+
+/* [constant + index * scale]: as for the constant alone. */
+static struct emit_memory place_in_table64(struct translation *t, const struct address *address) {
+    uint64_t start = (uint64_t)address->displacement;
+    emit_load(&t->e, REG_A, R_TABLE(region) + 8 * (int32_t)(start >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)));
+    unsigned index = emit_guest(t, address->index, REG_S);
+    return memory_indexed(REG_A, index, address->scale, (int32_t)address->displacement);
 }
 
 /* [base + index * scale + displacement] whose sum was checked in front of the loop. */
@@ -381,6 +413,8 @@ static struct emit_memory place_in_window(struct translation *t, const struct ad
     if (is_flat && is_64 && address->size == 8 && is_near(address->displacement) &&
         loop_group(t, address) != WINDOW_GROUPS)
         return place_checked64(t, address);
+    if (is_flat && is_64 && address->size == 8 && has_near_index(t, address))
+        return address->base == CPU_NO_REGISTER ? place_in_table64(t, address) : place_near64(t, address);
     if (has_segment_place(t, address, &offset))
         return place_in_segment(t, address->segment, offset);
     emit_offset(t, address);
@@ -463,118 +497,4 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place) {
     if (names(place, REG_A) || place->index != HOST_NONE)
         emit_flatten(t, place, REG_A);
     return names(place, REG_S) ? REG_A : REG_S;
-}
-
-/* ---- What is known of registers within a block ---- */
-
-int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written) {
-    const struct instruction *in = &t->in;
-    const ZydisDecodedOperand *second = &in->operand[1];
-    if (written->size != 64 || in->variable)
-        return WINDOW_REACH;
-    bool is_by_constant = written == &in->operand[0] && second->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    switch (in->z->mnemonic) {
-    case ZYDIS_MNEMONIC_ADD:
-    case ZYDIS_MNEMONIC_SUB:
-        return is_by_constant ? second->imm.value.s : WINDOW_REACH;
-    case ZYDIS_MNEMONIC_AND: /* with a small negative number: alignment */
-        return is_by_constant && second->imm.value.s < 0 ? second->imm.value.s : WINDOW_REACH;
-    case ZYDIS_MNEMONIC_INC:
-    case ZYDIS_MNEMONIC_DEC:
-        return 1;
-    case ZYDIS_MNEMONIC_PUSH:
-    case ZYDIS_MNEMONIC_POP:
-    case ZYDIS_MNEMONIC_CALL: /* what it knows of the stack behind it is the return site's */
-        return guest == CPU_RSP && written->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : WINDOW_REACH;
-    default:
-        return WINDOW_REACH;
-    }
-}
-
-/* In blocks made with MODE_NEAR_STACK the stack pointer keeps what is known of it: no loop there moves it. */
-void forget_checks(struct translation *t) {
-    uint16_t kept = t->key & MODE_NEAR_STACK ? 1u << CPU_RSP : 0;
-    t->checked[WINDOW_A] &= kept;
-    t->checked[WINDOW_B] = 0;
-    t->has_addend_b = false;
-}
-
-void know_stack(struct translation *t) {
-    if (!(t->key & MODE_NEAR_STACK))
-        return;
-    t->checked[WINDOW_A] = 1u << CPU_RSP;
-    t->drift[CPU_RSP] = WINDOW_STACK_SLACK;
-}
-
-static bool is_stack_near(const struct translation *t) {
-    return (t->checked[WINDOW_A] & (1u << CPU_RSP)) && t->drift[CPU_RSP] <= WINDOW_STACK_SLACK;
-}
-
-bool may_stray(const struct translation *t) {
-    return (t->key & MODE_NEAR_STACK) && t->stack_has_moved && !is_stack_near(t);
-}
-
-static void check_stack(struct translation *t) {
-    emit_check(t, t->home[CPU_RSP], WINDOW_A);
-    t->checked[WINDOW_A] |= 1u << CPU_RSP;
-    t->checked[WINDOW_B] &= (uint16_t)~(1u << CPU_RSP);
-    t->drift[CPU_RSP] = (uint32_t)(t->stack < 0 ? -t->stack : t->stack);
-}
-
-void hold_stack(struct translation *t) {
-    if (may_stray(t))
-        check_stack(t);
-}
-
-void hold_stack_by_access(struct translation *t) {
-    bool is_proof = uses_window(t) && (t->checked[WINDOW_A] & (1u << CPU_RSP));
-    if ((t->key & MODE_NEAR_STACK) && !is_proof)
-        check_stack(t);
-}
-
-static void note_step(struct translation *t, unsigned guest, int64_t step) {
-    enum { DRIFT = WINDOW_REACH / 2 };
-    t->stack_has_moved |= guest == CPU_RSP;
-    t->written |= 1u << guest;
-    t->constants &= ~(1u << guest);
-    if (step <= -DRIFT || step >= DRIFT || t->drift[guest] > DRIFT) {
-        t->checked[WINDOW_A] &= (uint16_t)~(1u << guest);
-        t->checked[WINDOW_B] &= (uint16_t)~(1u << guest);
-    } else {
-        t->drift[guest] += (uint32_t)(step < 0 ? -step : step);
-    }
-}
-
-static void note_constant(struct translation *t) {
-    const ZydisDecodedOperand *to = &t->in.operand[0], *from = &t->in.operand[1];
-    bool high;
-    if (t->in.variable || t->in.z->mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-        from->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || to->size < 32)
-        return;
-    unsigned guest = decode_gpr(to->reg.value, &high);
-    t->constants |= 1u << guest;
-    t->constant[guest] = to->size == 32 ? (uint32_t)from->imm.value.u : from->imm.value.u;
-}
-
-void note_written(struct translation *t) {
-    if ((t->key & MODE_WINDOW) && (t->key & MODE_CPL))
-        guess_next(t);
-    if (t->in.rule.kind == RULE_HELPER)
-        forget_checks(t); /* the C function may have changed more than registers */
-    const struct copy_template *template = t->in.template;
-    if (template && template->size && !template->sets_constant &&
-        !((t->checked[WINDOW_A] | t->checked[WINDOW_B]) & template->written)) {
-        t->written |= template->written;
-        t->constants &= ~(uint32_t)template->written;
-        return;
-    }
-    for (unsigned i = 0; i < t->in.z->operand_count; i++) {
-        const ZydisDecodedOperand *operand = &t->in.operand[i];
-        bool high;
-        unsigned guest = operand->type == ZYDIS_OPERAND_TYPE_REGISTER ? decode_gpr(operand->reg.value, &high)
-                                                                     : CPU_NO_REGISTER;
-        if (guest != CPU_NO_REGISTER && (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            note_step(t, guest, step_of(t, guest, operand));
-    }
-    note_constant(t);
 }

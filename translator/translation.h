@@ -156,6 +156,8 @@ struct translation {
     uint64_t constant[CPU_REGISTERS];
     uint16_t checked[2];       /* guest registers that are known to point into a group's regions (memory/window.h) */
     uint32_t drift[CPU_REGISTERS]; /* bytes that such a register may have moved since */
+    uint16_t bounded;          /* guest registers that are known to be at most `most` (bounds.c) */
+    uint32_t most[CPU_REGISTERS];
     bool stack_has_moved;      /* MODE_NEAR_STACK: the block has written RSP */
     bool has_addend_b;         /* T holds the addend of group B */
     int32_t stack;             /* what the host register of the stack pointer lacks of it (stack.c) */
@@ -222,6 +224,22 @@ void emit_access(struct translation *t, const struct address *address, unsigned 
 void emit_flatten(struct translation *t, struct emit_memory *place, unsigned reg);
 /* S or A, as one that the place does not need; it may change the place. */
 unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
+/*
+ * The form for a site: what it turned out to need, else that of the group that the address is in now, if it is known. A
+ * wrong guess costs a host fault and another translation.
+ */
+enum site_form form_of(const struct translation *t, const struct address *address);
+/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
+void emit_check(struct translation *t, unsigned address, unsigned group);
+/* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
+void emit_access_done(struct translation *t, enum memory_kind kind);
+/* emit_reach of the instruction's explicit memory operand. */
+struct emit_memory emit_operand(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
+
+/* ---- masked.c ---- */
+bool is_masked_access(const struct instruction *in);
+
+/* ---- known.c ---- */
 /* Behind each instruction: what is still known of the registers that it wrote. */
 void note_written(struct translation *t);
 void forget_checks(struct translation *t);
@@ -233,22 +251,12 @@ bool may_stray(const struct translation *t);
 void hold_stack(struct translation *t);
 /* The same for CALL and RET, whose access in the window does as well. */
 void hold_stack_by_access(struct translation *t);
-/*
- * The form for a site: what it turned out to need, else that of the group that the address is in now, if it is known. A
- * wrong guess costs a host fault and another translation.
- */
-enum site_form form_of(const struct translation *t, const struct address *address);
-/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
-void emit_check(struct translation *t, unsigned address, unsigned group);
 /* How far the instruction moves the register that it writes, or WINDOW_REACH: nobody knows. */
 int64_t step_of(const struct translation *t, unsigned guest, const ZydisDecodedOperand *written);
-/* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
-void emit_access_done(struct translation *t, enum memory_kind kind);
-/* emit_reach of the instruction's explicit memory operand. */
-struct emit_memory emit_operand(struct translation *t, const ZydisDecodedOperand *operand, enum memory_kind kind);
 
-/* ---- masked.c ---- */
-bool is_masked_access(const struct instruction *in);
+/* ---- bounds.c ---- */
+/* Whether the instruction gives a guest register a value that is no larger than *most, at most WINDOW_REACH. */
+bool find_bound(const struct translation *t, unsigned *guest, uint32_t *most);
 
 /* ---- guess.c ---- */
 void guess_start(struct translation *t);

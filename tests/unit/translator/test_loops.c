@@ -30,6 +30,8 @@ SNIPPET(vector, "movups (%rdi), %xmm0\n paddq %xmm0, %xmm1\n movups %xmm1, 0x10(
 SNIPPET(mixes, "add %r15, %r13\n rol $7, %r13\n inc %r10\n xor %r10, %r15");
 SNIPPET(narrow, "mov %r14d, %r12d\n add %r12d, %r11d\n movb %r11b, 3(%rdi)\n test %r11b, %r14b");
 SNIPPET(pushes, "push %r11\n pop %r12\n imul $3, %r12, %r11");
+SNIPPET(small_index,
+        "movzbl %r14b, %ecx\n add (%rdi,%rcx,8), %r15\n mov %r13, %rax\n and $0x3f, %eax\n mov %al, 5(%rsi,%rax,2)");
 SNIPPET(resets, "xor %ecx, %ecx\n mov %rdi, %rsi");
 SNIPPET(carries, "adc %r11, %r15\n sbb %rax, %r14\n cmovc %r14, %r10");
 SNIPPET(turns, "cmp %rax, %r15\n mov %r15, %rdx\n add %rdx, 0x20(%rdi)\n and %r12, %r13");
@@ -48,6 +50,7 @@ static const struct snippet pieces[] = {
     LISTED(load_walks), LISTED(store_walks), LISTED(store_indexed), LISTED(load_indexed), LISTED(vector),
     LISTED(mixes),      LISTED(narrow),      LISTED(pushes),        LISTED(resets),       LISTED(carries),
     LISTED(turns),      LISTED(row),         LISTED(row_back),      LISTED(rows),         LISTED(far_row),
+    LISTED(small_index),
 };
 enum { PIECES = sizeof pieces / sizeof *pieces };
 
