@@ -10,6 +10,7 @@ enum {
     MOST_PATIENCE = 64,
     MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
     EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
+    BLOCK_COST = 15000,     /* likewise: the translation of a block */
     MOST_MOVES = 4,         /* to places where more regions find room */
     EARNED_SHIFT = 2,       /* a quarter of the time in a window pays for events */
 };
@@ -238,7 +239,7 @@ static uint64_t open_window(void *argument) {
     struct cpu *cpu = ((struct mapping *)argument)->cpu;
     struct view *view = ((struct mapping *)argument)->view;
     bool is_64 = cpu_is_64bit(cpu);
-    if (!window_create(view, is_64, cpu->cpl != 3, &cpu->memory->window_budget))
+    if (!window_create(view, is_64, cpu->cpl != 3, &cpu->memory->windows))
         return 0;
     if (is_64)
         window_reserve(view, cpu->hot.gpr[CPU_RSP]); /* first, so that it is in group A */
@@ -326,9 +327,10 @@ bool cpu_window_charge(struct cpu *cpu, unsigned events) {
     view->window_debt += events * (uint64_t)EVENT_COST;
     if (was_long)
         view->window_patience = 1;
-    if (view->window_debt < MOST_DEBT || cpu->windows == CPU_WINDOWS_ALWAYS)
+    if (view->window_debt < MOST_DEBT + view->window_blocks * (uint64_t)BLOCK_COST || cpu->windows == CPU_WINDOWS_ALWAYS)
         return false;
     view->window_debt = 0;
+    view->window_blocks = 0;
     view->window_is_stale = true;
     view->window_merit = 0;
     if (view->window_patience < MOST_PATIENCE)

@@ -57,6 +57,17 @@ bool cpu_window_charge(struct cpu *cpu, unsigned events);
    have changed. */
 void cpu_window_place_segment(struct cpu *cpu, unsigned segment);
 
+/*
+ * The current view's window runs a block whose `seen` this is. The more code there is, the more may its faults cost: on
+ * software tables all of it would have to be translated again.
+ */
+static inline void cpu_window_see(struct cpu *cpu, uint32_t *seen) {
+    struct view *view = cpu->hot.view;
+    uint32_t stamp = view_stamp(view, view == cpu->views.kernel);
+    view->window_blocks += *seen != stamp;
+    *seen = stamp;
+}
+
 /* The guest is told that the page is missing: when the view is next in use, it will be there, and is mapped at once. */
 void cpu_window_await(struct cpu *cpu, uint64_t linear);
 

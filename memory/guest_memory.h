@@ -48,11 +48,19 @@ struct memory_region {
     unsigned slot, flags;          /* TRAPEZE_MEMORY_* */
 };
 
+#define WINDOW_HABITS 4u
+
+/* What the windows (memory/window.h) of a machine have in common. */
+struct window_shared {
+    _Atomic uint32_t budget; /* host mappings that they may still make */
+    _Atomic uint64_t habit[WINDOW_HABITS]; /* the first regions that those of user code needed, | 1: others will, too */
+};
+
 struct machine_memory {
     struct memory_region region[MEMORY_SLOTS]; /* sorted by base */
     unsigned count;
     uint64_t address_mask; /* all ones, or without bit 20 while the A20 gate is closed */
-    _Atomic uint32_t window_budget; /* host mappings that windows may still make */
+    struct window_shared windows;
 };
 
 /* The region that holds the address, or NULL. */

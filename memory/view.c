@@ -111,6 +111,7 @@ static void drop_window(struct view *view, bool keep_global) {
     view->window_is_stale = true;
     view->dropped_count = 0;
     view->window_merit = 0;
+    view->window_blocks = 0;
 }
 
 static void drop_from_window(struct view *view, uint64_t page) {

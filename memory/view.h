@@ -95,6 +95,7 @@ struct view {
     uint64_t window_lost;    /* when that was last changed, in cycles of the host */
     uint64_t window_sampled; /* when it was last seen at work, in cycles of the host */
     uint64_t window_debt, window_since; /* cycles of the host: lost to faults and not yet earned back; counted until */
+    uint32_t window_blocks;  /* of code that the window has been found to run since the last flush, or somewhat more */
     uint64_t window_awaited; /* page | 1 that the guest has been told to be missing; 0: none */
     uint32_t dropped_count;  /* pages that must leave the window before it is used again */
     uint64_t dropped[VIEW_DROPPED];
@@ -125,6 +126,11 @@ struct view_set {
 /* R, the base register of translated code, for a view. */
 static inline uint64_t view_base(const struct view *view) {
     return (uint64_t)view->tables + 12;
+}
+
+/* Differs between address spaces, mostly: of the view, and what it has been flushed for. */
+static inline uint32_t view_stamp(const struct view *view, bool is_global) {
+    return (uint32_t)((uintptr_t)view >> 12) * 0x9e3779b9u + (uint32_t)view->fetch_version[is_global];
 }
 
 /* Whether bits 63:47 are equal (SDM vol. 1, 3.3.7.1). */

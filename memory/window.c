@@ -74,11 +74,43 @@ static void wish_for(struct wish *wish, uint64_t linear) {
         wish->linear[wish->count++] = linear;
 }
 
-/* A kernel has its image, stacks and memory in regions of their own: those that the software tables know. */
-static void wish_for_known(struct wish *wish, const struct view *view) {
+/* Of user code, A is for the stack and what is near it, libraries for the most part; images and heaps are for B, wherever
+   they are. So code that programs share finds the same things in the same groups. */
+static bool is_for(const struct window *window, unsigned group, uint64_t linear) {
+    if (window->is_supervisor)
+        return group == (is_upper(linear) ? WINDOW_A : WINDOW_B);
+    for (unsigned i = 0; i < window->region_count; i++)
+        if (window->region[i].group == WINDOW_A &&
+            linear - window->region[i].linear + (2ull << VIEW_REGION_SHIFT) < 5ull << VIEW_REGION_SHIFT)
+            return group == WINDOW_A;
+    return group == (window->has_group[WINDOW_A] ? WINDOW_B : WINDOW_A);
+}
+
+/* Windows of user code are much alike, and the last region would find no room if each were made for the first one. */
+static void wish_for_habits(struct wish *wish, const struct window *window, unsigned group) {
+    for (unsigned i = 0; i < WINDOW_HABITS; i++) {
+        uint64_t habit = atomic_load_explicit(&window->shared->habit[i], memory_order_relaxed), linear = habit & ~1ull;
+        if (!habit)
+            return;
+        if (is_upper(linear) == is_upper(wish->linear[0]) && is_for(window, group, linear))
+            wish_for(wish, linear);
+    }
+}
+
+static void note_habit(const struct window *window, uint64_t linear) {
+    for (unsigned i = 0; i < WINDOW_HABITS; i++) {
+        uint64_t none = 0;
+        if (atomic_compare_exchange_strong(&window->shared->habit[i], &none, linear | 1) || none == (linear | 1))
+            return;
+    }
+}
+
+/* Images, heaps, a kernel's memory have regions of their own: those that the software tables know. */
+static void wish_for_known(struct wish *wish, const struct view *view, unsigned group) {
     for (unsigned i = view->filled; i-- > 0;) {
         uint64_t linear = -view->tables->read_tag[view->list[i]];
-        if (view_index(linear) == view->list[i] && view_is_canonical(linear) && is_upper(linear) == is_upper(wish->linear[0]))
+        if (view_index(linear) == view->list[i] && view_is_canonical(linear) &&
+            is_upper(linear) == is_upper(wish->linear[0]) && is_for(view->window, group, linear))
             wish_for(wish, linear);
     }
 }
@@ -107,7 +139,7 @@ static bool find_addend(struct window *window, unsigned group, const struct wish
     const uint64_t linear = wish->linear[0], half = is_upper(linear) ? 1ull << 47 : 0;
     const uint64_t step = half ? (1ull << VIEW_REGION_SHIFT) + (1ull << 28) : 2ull << VIEW_REGION_SHIFT;
     for (uint64_t k = half ? 1 : 4; k < 60; k++) {
-        bool goes_down = half || linear >= 64ull << VIEW_REGION_SHIFT;
+        bool goes_down = half || (group == WINDOW_A && linear >= 64ull << VIEW_REGION_SHIFT);
         uint64_t addend = half + (goes_down ? -(k * step) : k * step);
         if (group == WINDOW_A && !view_is_canonical(addend))
             continue; /* the host's GS would not take it */
@@ -123,8 +155,10 @@ static bool find_addend(struct window *window, unsigned group, const struct wish
 static bool found_group(struct view *view, unsigned group, uint64_t linear) {
     struct window *window = view->window;
     struct wish wish = {.linear = {linear}, .count = 1, .most = WINDOW_REGIONS - window->region_count};
-    if (window->is_supervisor && is_upper(linear))
-        wish_for_known(&wish, view);
+    if (!window->is_supervisor && group == WINDOW_B)
+        wish_for_habits(&wish, window, group);
+    if (window->is_supervisor ? is_upper(linear) : group == WINDOW_B)
+        wish_for_known(&wish, view, group);
     if (find_addend(window, group, &wish))
         return true;
     wish.count = 1;
@@ -168,11 +202,12 @@ bool window_reserve(struct view *view, uint64_t linear) {
         if (window->refused[i] == linear)
             return false;
     /* Blocks are shared: a kernel's addresses are in the same groups for all processors. */
-    unsigned before = window->region_count, first = window->is_supervisor && !is_upper(linear) ? WINDOW_B : WINDOW_A;
-    unsigned last = window->is_supervisor ? first : WINDOW_B;
-    for (unsigned group = first; group <= last; group++)
-        if (reserve_in_group(view, group, linear))
-            return enter_regions(view, before);
+    unsigned before = window->region_count, best = is_for(window, WINDOW_A, linear) ? WINDOW_A : WINDOW_B;
+    if (window->is_64 && !window->is_supervisor)
+        note_habit(window, linear);
+    unsigned other = WINDOW_A + WINDOW_B - best;
+    if (reserve_in_group(view, best, linear) || (!window->is_supervisor && reserve_in_group(view, other, linear)))
+        return enter_regions(view, before);
     if (window->refused_count < WINDOW_REGIONS)
         window->refused[window->refused_count++] = linear;
     return false;
@@ -192,14 +227,14 @@ uint32_t window_budget(void) {
     return most > OTHERS ? (uint32_t)(most - OTHERS) / 2 : 0; /* a page amid a reservation cuts that in two */
 }
 
-bool window_create(struct view *view, bool is_64, bool is_supervisor, _Atomic uint32_t *budget) {
+bool window_create(struct view *view, bool is_64, bool is_supervisor, struct window_shared *shared) {
     struct window *window =
         mmap(NULL, sizeof *window, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (window == MAP_FAILED)
         return false;
     window->is_64 = is_64;
     window->is_supervisor = is_supervisor && is_64;
-    window->budget = budget;
+    window->shared = shared;
     if (mprotect(view->tables->check, sizeof view->tables->check, PROT_NONE) != 0) {
         munmap(window, sizeof *window);
         return false;
@@ -220,7 +255,7 @@ void window_destroy(struct view *view) {
     view->window = NULL;
     for (unsigned i = 0; i < window->region_count; i++)
         release(window, i);
-    atomic_fetch_add(window->budget, window->piece_count);
+    atomic_fetch_add(&window->shared->budget, window->piece_count);
     munmap(window, sizeof *window);
 }
 
@@ -263,7 +298,7 @@ static uint16_t *alias_link_to(struct window *window, unsigned number) {
 
 static void forget(struct window *window, struct window_piece *piece) {
     unsigned number = (unsigned)(piece - window->piece) + 1, last = window->piece_count;
-    atomic_fetch_add(window->budget, HOLE_COST * piece->holes);
+    atomic_fetch_add(&window->shared->budget, HOLE_COST * piece->holes);
     *link_to(window, number) = piece->next;
     *alias_link_to(window, number) = piece->next_alias;
     if (number != last) {
@@ -272,7 +307,7 @@ static void forget(struct window *window, struct window_piece *piece) {
         *piece = window->piece[last - 1];
     }
     window->piece_count--;
-    atomic_fetch_add(window->budget, 1);
+    atomic_fetch_add(&window->shared->budget, 1);
 }
 
 void window_unmap(struct window *window, struct window_piece *piece) {
@@ -324,7 +359,7 @@ static void enter(struct window *window, const struct window_piece *piece) {
     uint16_t *alias = alias_bucket(window, piece->memory);
     if (!entry) {
         uint16_t *bucket = &window->bucket[window_bucket(piece->linear)];
-        atomic_fetch_sub(window->budget, 1);
+        atomic_fetch_sub(&window->shared->budget, 1);
         entry = &window->piece[window->piece_count++];
         entry->next = *bucket;
         entry->holes = 0;
@@ -333,7 +368,7 @@ static void enter(struct window *window, const struct window_piece *piece) {
         *alias_link_to(window, (unsigned)(entry - window->piece) + 1) = entry->next_alias;
     }
     uint16_t next = entry->next;
-    atomic_fetch_add(window->budget, HOLE_COST * entry->holes);
+    atomic_fetch_add(&window->shared->budget, HOLE_COST * entry->holes);
     *entry = *piece;
     entry->next = next;
     entry->next_alias = *alias;
@@ -355,7 +390,7 @@ static void make_room(struct window *window, const struct window_piece *piece, u
 bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset) {
     uint8_t *host = host_of(window, piece);
     /* Other vCPUs may take from the budget meanwhile: a few pieces more do no harm. */
-    if (!host || window->piece_count + count > WINDOW_PIECES || (int32_t)atomic_load(window->budget) < (int32_t)count)
+    if (!host || window->piece_count + count > WINDOW_PIECES || (int32_t)atomic_load(&window->shared->budget) < (int32_t)count)
         return false;
     make_room(window, piece, count);
     int rights = piece->writable ? PROT_READ | PROT_WRITE : PROT_READ;
@@ -402,13 +437,13 @@ void window_drop_writes(struct window *window, uint8_t *memory_page, uint8_t *la
 
 void window_close_page(struct window *window, struct window_piece *large, uint64_t linear) {
     uint8_t *host = host_of(window, large) + ((linear - large->linear) & ~(PAGE - 1));
-    if (large->holes == MOST_HOLES || (int32_t)atomic_load(window->budget) < HOLE_COST ||
+    if (large->holes == MOST_HOLES || (int32_t)atomic_load(&window->shared->budget) < HOLE_COST ||
         mprotect(host, PAGE, PROT_READ) != 0) {
         window_unmap(window, large);
         return;
     }
     large->holes++;
-    atomic_fetch_sub(window->budget, HOLE_COST);
+    atomic_fetch_sub(&window->shared->budget, HOLE_COST);
 }
 
 bool window_open_page(struct window *window, struct window_piece *large, uint64_t linear) {
@@ -417,7 +452,7 @@ bool window_open_page(struct window *window, struct window_piece *large, uint64_
         return false;
     if (large->holes) {
         large->holes--;
-        atomic_fetch_add(window->budget, HOLE_COST);
+        atomic_fetch_add(&window->shared->budget, HOLE_COST);
     }
     return true;
 }

@@ -23,6 +23,7 @@
 #ifndef MEMORY_WINDOW_H
 #define MEMORY_WINDOW_H
 
+#include "memory/guest_memory.h"
 #include "memory/view.h"
 
 #define WINDOW_GUARD (4ull << 20)
@@ -59,7 +60,7 @@ struct window {
     bool has_local;       /* pieces that a flush of pages that are not global has to look at */
     unsigned region_count, piece_count, refused_count;
     uint64_t refused[WINDOW_REGIONS]; /* regions that found no room: asking the host again and again is dear */
-    _Atomic uint32_t *budget; /* pieces that the machine's windows may still map */
+    struct window_shared *shared;
     struct {
         uint64_t linear;
         unsigned group;
@@ -113,8 +114,8 @@ static inline unsigned window_group(const struct window *window, uint64_t linear
 
 /* How many pieces the windows of a machine may map so that the host's limit on a process's mappings is not reached. */
 uint32_t window_budget(void);
-/* Gives the view a window without pages; is_64: for 64-bit code; is_supervisor: group A is the upper half's. The budget stays the caller's. False: the host refuses. */
-bool window_create(struct view *view, bool is_64, bool is_supervisor, _Atomic uint32_t *budget);
+/* Gives the view a window without pages; is_64: for 64-bit code; is_supervisor: group A is the upper half's. `shared` stays the caller's. False: the host refuses. */
+bool window_create(struct view *view, bool is_64, bool is_supervisor, struct window_shared *shared);
 void window_destroy(struct view *view);
 /* Reserves the region of `linear`, a canonical address. False: there are too many, or the host refuses. */
 bool window_reserve(struct view *view, uint64_t linear);

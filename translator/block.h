@@ -95,6 +95,7 @@ struct block {
     uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
     uint8_t *host;          /* executable address */
     uint32_t key, host_size;
+    uint32_t seen;          /* view_stamp of the window that was last found to run it */
     uint16_t guest_size, site_count, instruction_count;
     uint16_t released;      /* bytes that its RET takes from the stack */
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */

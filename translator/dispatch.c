@@ -253,6 +253,8 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         if (translator->link_site)
             engine_link(cpu->engine, cpu, translator->link_site, block);
         translator->link_site = NULL;
+        if (key & MODE_WINDOW)
+            cpu_window_see(cpu, &block->seen);
         if (!(key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)))
             view_fill_jump(cpu->hot.view, cpu->hot.rip, (uint64_t)block->host);
         select_stack(cpu);

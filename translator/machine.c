@@ -11,7 +11,7 @@
 #include "translator/translation.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define DEFAULT_CODE_CACHE (128ull << 20)
+#define DEFAULT_CODE_CACHE (256ull << 20)
 #define LEAST_CODE_CACHE (4ull << 20)
 
 EXPORT const char *trapeze_status_text(enum trapeze_status status) {
@@ -76,7 +76,7 @@ EXPORT enum trapeze_status trapeze_machine_create(const struct trapeze_config *c
         return TRAPEZE_NO_MEMORY;
     machine->config = *config;
     machine->memory.address_mask = ~0ull;
-    machine->memory.window_budget = window_budget();
+    machine->memory.windows.budget = window_budget();
     if (!machine->config.vcpu_count)
         machine->config.vcpu_count = 1;
     engine_init(&machine->engine, machine);

@@ -83,7 +83,7 @@ enum trapeze_windows { TRAPEZE_WINDOWS_AUTO = 0, TRAPEZE_WINDOWS_OFF, TRAPEZE_WI
 struct trapeze_config {
     const char *cpu_model;  /* "-cpu" string: model[,+feature][,-feature][,feature=on|off]; NULL: "host" */
     unsigned vcpu_count;    /* topology that CPUID tells; 0: 1 */
-    uint64_t code_cache;    /* bytes of translated code kept; 0: 128 MiB */
+    uint64_t code_cache;    /* bytes of translated code kept; 0: 256 MiB */
     struct trapeze_io io;   /* callbacks NULL: every access is an exit, or open bus */
     enum trapeze_windows windows; /* when guest memory is mapped for direct access; see docs/translation.md */
     bool unclaimed_exits;   /* accesses that no device claims leave trapeze_vcpu_run */

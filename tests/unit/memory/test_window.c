@@ -1,4 +1,4 @@
-/* Where the windows of several processors find room for a kernel's regions. */
+/* Which groups the regions of windows come to, and where they find room: memory/window.c. */
 #include <check.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@ enum { PROCESSORS = 6, STATE_SIZE = 4096 };
 static const uint64_t kernel_regions[] = {0xffffffff80000000, 0xffff8c2b00000000, 0xffffd18580000000,
                                           0xfffff00000000000, 0xfffffe0000000000};
 
-static _Atomic uint32_t budget = 1000;
+static struct window_shared shared = {.budget = 1000};
 static struct view *views[PROCESSORS];
 static int state_fd;
 
@@ -22,7 +22,7 @@ static void create(void) {
     for (unsigned i = 0; i < PROCESSORS; i++) {
         views[i] = view_create(state_fd, STATE_SIZE);
         ck_assert_ptr_nonnull(views[i]);
-        ck_assert(window_create(views[i], true, true, &budget));
+        ck_assert(window_create(views[i], true, true, &shared));
     }
 }
 
@@ -62,6 +62,79 @@ START_TEST(upper_half_is_in_group_a_or_nowhere) {
 }
 END_TEST
 
+/* ---- Programs ---- */
+
+#define STACK 0x7ffd12340000ull
+#define LIBRARY 0x7e8111110000ull
+#define IMAGE 0x400000ull
+#define HEAP 0x555556789000ull
+
+enum { WINDOWS = 4 };
+
+struct fixture {
+    struct window_shared shared;
+    struct view *view[WINDOWS];
+};
+
+static struct fixture fixture;
+
+static void create_programs(void) {
+    int fd = memfd_create("state", MFD_CLOEXEC);
+
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(ftruncate(fd, STATE_SIZE), 0);
+    fixture = (struct fixture){.shared.budget = 1000};
+    for (unsigned i = 0; i < WINDOWS; i++) {
+        fixture.view[i] = view_create(fd, STATE_SIZE);
+        ck_assert_ptr_nonnull(fixture.view[i]);
+    }
+    close(fd);
+}
+
+static void destroy_programs(void) {
+    for (unsigned i = 0; i < WINDOWS; i++)
+        view_destroy(fixture.view[i]);
+}
+
+static void create_with(struct view *view, uint64_t first, uint64_t second, uint64_t third, uint64_t fourth) {
+    const uint64_t linear[] = {first, second, third, fourth};
+
+    ck_assert(window_create(view, true, false, &fixture.shared));
+    for (unsigned i = 0; i < 4; i++)
+        ck_assert_msg(window_reserve(view, linear[i]), "no room for %#lx", (unsigned long)linear[i]);
+}
+
+/* Programs share the code of libraries, which is made for groups: a heap that is in another one in the next program would
+   have all of it translated anew. */
+START_TEST(programs_that_are_alike_have_like_groups) {
+    create_with(fixture.view[0], STACK, IMAGE, LIBRARY, HEAP);
+    create_with(fixture.view[1], STACK, HEAP, IMAGE, LIBRARY);
+    create_with(fixture.view[2], STACK, LIBRARY, HEAP, IMAGE);
+    create_with(fixture.view[3], STACK, IMAGE, HEAP, LIBRARY);
+    for (unsigned i = 0; i < WINDOWS; i++) {
+        const struct window *window = fixture.view[i]->window;
+        ck_assert_uint_eq(window_group(window, STACK), WINDOW_A);
+        ck_assert_uint_eq(window_group(window, LIBRARY), WINDOW_A);
+        ck_assert_uint_eq(window_group(window, IMAGE), WINDOW_B);
+        ck_assert_uint_eq(window_group(window, HEAP), WINDOW_B);
+    }
+}
+END_TEST
+
+/* A window is made with room for what others needed, but not for so much that its own regions find none. */
+START_TEST(habits_leave_room_for_others) {
+    struct view *view = fixture.view[0];
+
+    ck_assert(window_create(view, true, false, &fixture.shared));
+    ck_assert(window_reserve(view, STACK));
+    for (unsigned i = 1; i < WINDOW_REGIONS; i++)
+        ck_assert(window_reserve(view, (uint64_t)i << 41));
+    ck_assert(!window_reserve(view, 60ull << 40));
+    ck_assert_uint_eq(view->window->region_count, WINDOW_REGIONS);
+    create_with(fixture.view[1], STACK, 30ull << 40, 32ull << 40, 34ull << 40);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("window");
     TCase *tcase = tcase_create("window");
@@ -69,6 +142,11 @@ int main(void) {
     tcase_add_test(tcase, each_processor_finds_room_for_all_regions_of_a_kernel);
     tcase_add_test(tcase, upper_half_is_in_group_a_or_nowhere);
     suite_add_tcase(suite, tcase);
+    TCase *programs = tcase_create("programs");
+    tcase_add_checked_fixture(programs, create_programs, destroy_programs);
+    tcase_add_test(programs, programs_that_are_alike_have_like_groups);
+    tcase_add_test(programs, habits_leave_room_for_others);
+    suite_add_tcase(suite, programs);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
