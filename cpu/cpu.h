@@ -247,7 +247,7 @@ struct cpu_hot {
     /* Last, what is within one byte's displacement of R. */
     uint64_t gpr[CPU_REGISTERS];
     uint64_t window_addend[2]; /* of the current view's window, by group */
-    uint64_t segment_place[2]; /* where user code finds offset 0 of FS and GS in its window; no host address: not at all */
+    uint64_t segment_place[2]; /* where code in a window finds offset 0 of FS and GS; no host address: not at all */
     uint32_t run;       /* 0: a poll must leave translated code */
     uint32_t countdown; /* polls of code without a window until it counts as a sample (cpu/window.c) */
 };

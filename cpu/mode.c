@@ -29,7 +29,7 @@ static inline void set_effective(struct cpu *cpu, unsigned index, bool checks_ty
 
 void cpu_segment_changed(struct cpu *cpu, unsigned index) {
     set_effective(cpu, index, checks_type(cpu));
-    if (index >= CPU_FS && (cpu->mode_key & MODE_WINDOW) && cpu->cpl == 3)
+    if (index >= CPU_FS && (cpu->mode_key & MODE_WINDOW))
         cpu_window_place_segment(cpu, index);
 }
 

@@ -181,10 +181,8 @@ static void load_addends(struct cpu *cpu, const struct window *window) {
         set_host_gs(cpu, window->addend[WINDOW_A]);
     cpu->hot.window_addend[WINDOW_A] = window->addend[WINDOW_A];
     cpu->hot.window_addend[WINDOW_B] = window->addend[WINDOW_B];
-    if (cpu->cpl == 3) {
-        cpu_window_place_segment(cpu, CPU_FS);
-        cpu_window_place_segment(cpu, CPU_GS);
-    }
+    cpu_window_place_segment(cpu, CPU_FS);
+    cpu_window_place_segment(cpu, CPU_GS);
 }
 
 /* Group A of a kernel's window may have begun where its other regions would meet something of the host's. */

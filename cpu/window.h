@@ -53,7 +53,7 @@ bool cpu_window_fill(struct cpu *cpu, uint64_t linear, bool is_write);
  */
 bool cpu_window_charge(struct cpu *cpu, unsigned events);
 
-/* hot.segment_place of FS or GS, for user code in the current view's window: after its base or limit, or the window's regions,
+/* hot.segment_place of FS or GS, for code in the current view's window: after its base or limit, or the window's regions,
    have changed. */
 void cpu_window_place_segment(struct cpu *cpu, unsigned segment);
 

@@ -40,6 +40,8 @@ static void translate_swapgs(struct translation *t) {
     emit_store(e, R_STATE(msr.kernel_gs_base), REG_A);
     emit_store(e, R_STATE(hot.segment[CPU_GS].base), REG_S);
     emit_store(e, R_STATE(segment[CPU_GS].base), REG_S);
+    if (keeps_place(t, CPU_GS))
+        emit_place(t, CPU_GS, REG_S);
 }
 
 /* RFLAGS.AC decides which of the supervisor's two views is in force. A window is for the one with AC clear alone, and

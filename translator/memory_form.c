@@ -273,14 +273,31 @@ static struct emit_memory place_linear(struct translation *t, const struct addre
     return place;
 }
 
+bool keeps_place(const struct translation *t, unsigned segment) {
+    const uint32_t mask = MODE_CPL | MODE_CODE | MODE_WINDOW;
+    return segment == CPU_GS && (t->key & mask) == (MODE_CODE64 | MODE_WINDOW);
+}
+
+void emit_place(struct translation *t, unsigned segment, unsigned base) {
+    struct emitter *e = &t->e;
+    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
+    emit_rorx(e, REG_A, base, VIEW_REGION_SHIFT);
+    emit_zero_extend16(e, REG_A, REG_A);
+    emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
+    emit_add_lea(e, REG_A, REG_A, base, 0);
+    emit_store(e, R_STATE(hot.segment_place[0]) + 8 * (int32_t)(segment - CPU_FS), REG_A);
+}
+
 /*
- * Where the offset is known, user code needs no look at the base and limit of FS or GS: C code keeps the host address of
- * offset 0, with guards all around; of a segment that this does not do for, it is none, and its site uses the check then.
+ * Where the offset is known, user code needs no look at the base and limit of FS or GS, nor 64-bit supervisor code at that of
+ * GS: C code, and what changes GS in place, keeps the host address of offset 0, with guards all around; of a segment that
+ * this does not do for, it is none, and its site uses the check then.
  */
 static bool has_segment_place(const struct translation *t, const struct address *address, int64_t *offset) {
     bool is_64 = (t->key & MODE_CODE) == MODE_CODE64;
     uint64_t sum = (uint64_t)address->displacement;
-    if (address->segment < CPU_FS || (t->key & MODE_CPL) != MODE_CPL || address->size != (is_64 ? 8 : 4))
+    bool is_kept = (t->key & MODE_CPL) == MODE_CPL || keeps_place(t, address->segment);
+    if (address->segment < CPU_FS || !is_kept || address->size != (is_64 ? 8 : 4))
         return false;
     if (!is_64 && engine_site_form(t->engine, instruction_physical(t)) != FORM_UNKNOWN)
         return false;

@@ -110,6 +110,8 @@ static bool translate_wrmsr(struct translation *t) {
     } else {
         emit_store(e, index == FS_BASE ? R_STATE(segment[CPU_FS].base) : R_STATE(segment[CPU_GS].base), REG_S);
         emit_store(e, index == FS_BASE ? R_STATE(hot.segment[CPU_FS].base) : R_STATE(hot.segment[CPU_GS].base), REG_S);
+        if (index == GS_BASE && keeps_place(t, CPU_GS))
+            emit_place(t, CPU_GS, REG_S);
     }
     emit_here(e, done);
     return true;

@@ -231,6 +231,10 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
 enum site_form form_of(const struct translation *t, const struct address *address);
 /* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
 void emit_check(struct translation *t, unsigned address, unsigned group);
+/* Whether the code, of a supervisor, relies on hot.segment_place and so must keep it where it changes the base itself. */
+bool keeps_place(const struct translation *t, unsigned segment);
+/* Does that for the base in a host register. Uses A. */
+void emit_place(struct translation *t, unsigned segment, unsigned base);
 /* Ends a MEMORY_WRITE or MEMORY_MODIFY access after the instruction's effect. */
 void emit_access_done(struct translation *t, enum memory_kind kind);
 /* emit_reach of the instruction's explicit memory operand. */

@@ -28,6 +28,11 @@ SNIPPET(load_32, 64, "movl 0x7fffffff(%ebx,%ecx,8), %eax");
 SNIPPET(load_fs, 64, "movq %fs:(%rbx), %rax");
 SNIPPET(load_fs_near, 64, "movq %fs:0x28, %rax\n movq %fs:-0x100000, %rax\n movq %rax, %fs:0x100000");
 SNIPPET(move_fs, 64, "wrfsbase %rbx\n mov $-0x58, %rcx\n movq %fs:(%rcx), %rax\n movq %rax, %fs:0xffff8");
+SNIPPET(move_gs, 64, "wrgsbase %rbx\n movq %gs:0x100000, %rax\n movq %rax, %gs:-0x100000");
+SNIPPET(swap_gs, 64, "wrgsbase %rbx\n swapgs\n swapgs\n movq %gs:0x28, %rax\n movq %rax, %gs:0xffff8\n swapgs\n movq %gs:8, %rax");
+SNIPPET(write_gs, 64,
+        "mov $0xc0000101, %ecx\n mov %ebx, %eax\n mov %rbx, %rdx\n shr $32, %rdx\n wrmsr\n movq %gs:0x28, %rax\n"
+        "mov %rax, %gs:-8");
 SNIPPET(load_constant, 64, "movabsq 0x7ffffffffffa, %rax");
 SNIPPET(store_1, 64, "movb %al, (%rbx)");
 SNIPPET(store_8, 64, "movq %rax, (%rbx)");
@@ -84,7 +89,7 @@ SNIPPET(step_cmov, 64, "cmovz %rcx, %rbx");
 
 static const struct snippet accesses64[] = {
     LISTED(load_1),       LISTED(load_8),        LISTED(load_far),  LISTED(load_back),     LISTED(load_near),
-    LISTED(load_fs_near), LISTED(move_fs),
+    LISTED(load_fs_near), LISTED(move_fs), LISTED(move_gs), LISTED(swap_gs), LISTED(write_gs),
     LISTED(load_indexed), LISTED(load_32),       LISTED(load_fs),   LISTED(load_constant), LISTED(store_1),
     LISTED(store_8),      LISTED(store_indexed), LISTED(store_gs),  LISTED(store_r14),     LISTED(store_16),
     LISTED(store_32),     LISTED(modify),        LISTED(locked),    LISTED(exchange_16),   LISTED(bit_set),

@@ -6,8 +6,8 @@
  *   golden_code renew FILE...    writes the files again, for their changes to be looked at
  *
  * MODE: 16, 32 or 64, and any of "segments" (bases and limits count), "user" (CPL 3), "slow" (each access by a call),
- * "step" (TF), "window" (CPL 3 with a window of the host's MMU), "stack" (and a stack pointer in its group A), "last" (the page ends behind the bytes; else UD2
- * follows them).
+ * "step" (TF), "window" (CPL 3 with a window of the host's MMU), "stack" (and a stack pointer in its group A), "kernel"
+ * (CPL 0 with a window), "last" (the page ends behind the bytes; else UD2 follows them).
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -38,6 +38,7 @@ static bool parse_mode(char *words, struct test_case *c) {
                  {"slow", MODE_SLOW, 0},
                  {"step", MODE_TF, 0},
                  {"window", MODE_WINDOW | MODE_CPL, 0},
+                 {"kernel", MODE_WINDOW, MODE_CPL},
                  {"stack", MODE_WINDOW | MODE_NEAR_STACK | MODE_CPL, 0},
                  {"last", 0, 0}};
     enum { MODES = sizeof modes / sizeof *modes };

@@ -1,5 +1,5 @@
 /*
- * FS and GS of user code in a window, at offsets that are known when the code is translated: their bases change, and their
+ * FS and GS of code in a window, at offsets that are known when the code is translated: their bases change, and their
  * limits count.
  */
 #include "tests/unit/translator/guest_machine.h"
@@ -11,6 +11,10 @@ static struct guest guest;
 PROGRAM(moves64, 64,
         "mov %fs:0x28, %eax\n wrfsbase %rbx\n mov %fs:0x28, %ecx\n mov $-8, %rdx\n movl $7, %fs:(%rdx)\n"
         "wrfsbase %rsi\n add %fs:0x28, %eax\n wrfsbase %rbx\n add %eax, %fs:-8");
+PROGRAM(swaps64, 64,
+        "mov $0xc0000102, %ecx\n mov %ebx, %eax\n xor %edx, %edx\n wrmsr\n mov %gs:0x28, %edi\n swapgs\n"
+        "mov %gs:0x28, %ebp\n mov $0xc0000101, %ecx\n mov %esi, %eax\n wrmsr\n add %gs:0x28, %edi\n swapgs\n"
+        "add %gs:0x28, %edi");
 PROGRAM(reads32, 32, "mov %gs:0x14, %eax\n mov %gs:0xfffffffc, %ecx\n mov $0x14, %edx\n mov %gs:(%edx), %edx");
 PROGRAM(reads_near32, 32, "mov $3, %ecx\n 2: mov %gs:0x14, %eax\n dec %ecx\n jnz 2b");
 PROGRAM(reads_far32, 32, "mov %gs:0x100, %eax");
@@ -45,6 +49,22 @@ START_TEST(base_that_user_code_changes_is_seen) {
     ck_assert_uint_eq(guest_register(&guest, RCX), 200);
     ck_assert_uint_eq(guest_register(&guest, RAX), 200);
     ck_assert_uint_eq(guest_word(&guest, SECOND - 8), 207);
+    guest_destroy(&guest);
+}
+END_TEST
+
+START_TEST(base_that_supervisor_code_changes_is_seen) {
+    create();
+    struct trapeze_registers registers = guest_long_mode(&guest);
+    for (unsigned i = 0; i < 3; i++) {
+        registers.segment[TRAPEZE_GS].base = FIRST;
+        registers.gpr[RBX] = SECOND;
+        registers.gpr[RSI] = FIRST;
+        GUEST_START(&guest, swaps64, &registers);
+        guest_expect_end(&guest);
+        ck_assert_uint_eq(guest_register(&guest, RBP), 200);
+        ck_assert_uint_eq(guest_register(&guest, RDI), 300);
+    }
     guest_destroy(&guest);
 }
 END_TEST
@@ -109,6 +129,7 @@ int main(void) {
     Suite *suite = suite_create("segment places");
     TCase *tests = tcase_create("segment places");
     tcase_add_test(tests, base_that_user_code_changes_is_seen);
+    tcase_add_test(tests, base_that_supervisor_code_changes_is_seen);
     tcase_add_test(tests, base_that_others_change_is_seen);
     tcase_add_test(tests, limits_and_rights_count);
     tcase_add_test(tests, segment_where_no_memory_is_goes_the_slow_way);
