@@ -150,8 +150,19 @@ enum cpu_result cpu_locate(struct cpu *cpu, uint64_t linear, unsigned access, st
 }
 
 /* What is short goes by words, which is several times faster than a string instruction; a word of a natural size is read
-   and written at once: another vCPU must not see halves. */
+   and written at once: another vCPU must not see halves. Descriptors and gates have loads of their own: a host guesses by
+   a load's place in the code which store it has to wait for, and those of interrupt frames do have to wait. */
 static inline void move(uint8_t *to, const uint8_t *from, unsigned size) {
+    if (size == 8) {
+        *(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+        return;
+    }
+    if (size == 16) {
+        uint64_t low = ((const volatile uint64_t *)from)[0], high = ((const volatile uint64_t *)from)[1];
+        ((volatile uint64_t *)to)[0] = low;
+        ((volatile uint64_t *)to)[1] = high;
+        return;
+    }
     if (size > 64) {
         cpu_copy(to, from, size);
         return;

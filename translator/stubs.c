@@ -160,27 +160,13 @@ static uint64_t emit_way_out(struct emitter *e, uint64_t (*function)(struct cpu 
     return start;
 }
 
-/*
- * Hosts that compare the lower 12 bits of addresses alone take what a function has just stored on its stack for what it
- * loads from the guest's, and lose some 20 cycles at each load. Kernels begin their stacks at the end of a page, so these
- * functions' is kept to the lower part of one.
- */
-static void emit_move_stack(struct emitter *e) {
-    static const uint8_t code[] = {
-        0x48, 0x89, 0xe0,                         /* mov rax, rsp */
-        0x48, 0x81, 0xe4, 0x00, 0xf0, 0xff, 0xff, /* and rsp, -4096 */
-        0x48, 0x81, 0xec, 0x08, 0x0c, 0x00, 0x00, /* sub rsp, 3080 */
-        0x50,                                     /* push rax: calls from here are aligned */
-    };
-    emit_bytes(e, code, sizeof code);
-}
-
 /* void enter(struct cpu *cpu, uint64_t host), and the way to return from it. */
 static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) {
     stubs->enter = emit_address(e);
     for (unsigned i = 0; i < sizeof callee_saved; i++)
         push(e, callee_saved[i]);
-    emit_move_stack(e);
+    static const uint8_t align[] = {0x48, 0x83, 0xec, 0x08}; /* sub rsp, 8: calls from here are aligned */
+    emit_bytes(e, align, sizeof align);
     emit_mov(e, HOST_RBX, HOST_RDI);
     store_to(e, HOST_RBX, CPU_OFFSET(hot.c_stack), HOST_RSP);
     store_to(e, HOST_RBX, CPU_OFFSET(hot.raw), HOST_RSI);
@@ -188,7 +174,8 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
     emit_resume(e);
 
     *leave = emit_address(e);
-    pop(e, HOST_RSP);
+    static const uint8_t unalign[] = {0x48, 0x83, 0xc4, 0x08}; /* add rsp, 8 */
+    emit_bytes(e, unalign, sizeof unalign);
     for (unsigned i = sizeof callee_saved; i-- > 0;)
         pop(e, callee_saved[i]);
     emit_u8(e, 0xc3);
