@@ -111,7 +111,8 @@ void rounds_run_processors(const struct plan *plan, struct results *results) {
     struct row *scaling = results_add(results, "processors", "two CPUs over one", FACTOR), single, both;
     if (!scaling)
         return;
-    single = (struct row){.name = "integer mix", .count = 40000000 / plan->divide};
+    /* Long enough that a pause of some milliseconds of the host does not decide. */
+    single = (struct row){.name = "integer mix", .count = 160000000 / plan->divide};
     both = single;
     for (unsigned round = 0; round < plan->rounds && !session_interrupted; round++) {
         plan_tell_progress(plan, round, scaling->name);
