@@ -172,16 +172,19 @@ static void bias(struct cpu *cpu, const struct block_loop *loop, uint64_t offset
 
 /* A check in front of a part of a loop failed, perhaps of an access that would not have been made: no checks there from now on. */
 static uint64_t check_fault(struct cpu *cpu, const struct block *block, const struct block_check *check,
-                            uint64_t return_address) {
+                            uint64_t return_address, bool in_loop) {
     uint64_t physical = block->physical + check->guest;
     uint8_t *form = &cpu->engine->site_form[engine_loop_site(physical)];
     struct cpu_place place;
     uint64_t linear = scratch_s(cpu);
     bool is_new = cpu_is_canonical(linear) && window_group(cpu->hot.view->window, linear) == WINDOW_GROUPS;
     if (is_new && cpu_fill(cpu, linear, ACCESS_READ, &place) == CPU_NEXT && place.is_direct &&
-        cpu_window_fill(cpu, linear, false) && may_try_again(cpu)) {
+        cpu_window_fill(cpu, linear, false) && may_try_again(cpu)) { /* its region was not reserved */
+        cpu->hot.rip = block->rip + check->guest;
+        if (in_loop) /* which may hold the group's addend of before */
+            return dispatch_again(cpu, block);
         flags_out(cpu);
-        return return_address; /* its region was not reserved */
+        return return_address;
     }
     set_form(cpu, block->physical, form, FORM_SOFT);
     cpu->hot.rip = block->rip + check->guest;
@@ -269,7 +272,7 @@ uint64_t engine_fault(struct cpu *cpu, uint64_t return_address) {
         bias(cpu, loop, offset, -1ull);
     }
     const struct block_check *check = find_check(block, offset);
-    uint64_t host = check ? check_fault(cpu, block, check, return_address) : handle_fault(cpu, block, return_address);
+    uint64_t host = check ? check_fault(cpu, block, check, return_address, in_loop) : handle_fault(cpu, block, return_address);
     if (host == return_address)
         move_stack(cpu, block, -stack);
     if (in_loop && host == return_address) {

@@ -35,7 +35,7 @@ void forget_checks(struct translation *t) {
     uint16_t kept = t->key & MODE_NEAR_STACK ? 1u << CPU_RSP : 0;
     t->checked[WINDOW_A] &= kept;
     t->checked[WINDOW_B] = 0;
-    t->has_addend_b = false;
+    t->has_addend_b = t->loop.is_found && t->loop.keeps_addend;
     t->bounded = 0;
 }
 

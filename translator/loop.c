@@ -62,11 +62,17 @@ static int32_t swapped_slot(unsigned i) {
     return R_STATE(hot.swapped) + 8 * (int32_t)i;
 }
 
+static void load_addend(struct translation *t) {
+    emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
+    t->has_addend_b = true;
+}
+
 /* Where rounds of the part begin. */
 static void start_part(struct translation *t, struct loop_part *part) {
-    if (part->wants_addend_b)
-        emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
-    t->has_addend_b = part->wants_addend_b;
+    if (!t->loop.keeps_addend)
+        t->has_addend_b = false;
+    if (part->wants_addend_b && !t->has_addend_b)
+        load_addend(t);
     for (unsigned guest = 0; guest < CPU_REGISTERS; guest++) {
         if (t->home[guest] == HOST_NONE)
             part->biased &= (uint16_t)~(1u << guest);
@@ -86,12 +92,16 @@ void loop_unbias(struct translation *t, uint16_t biased) {
     static const uint8_t not_t[] = {0x49, 0xf7, 0xd7};
     if (!biased)
         return;
-    emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
+    if (!t->loop.keeps_addend)
+        load_addend(t);
     emit_bytes(&t->e, not_t, sizeof not_t);
     for (unsigned guest = 0; guest < CPU_REGISTERS; guest++)
         if (biased & (1u << guest))
             emit_add_lea(&t->e, t->loop.home[guest], t->loop.home[guest], REG_T, 1);
-    t->has_addend_b = false;
+    if (t->loop.keeps_addend)
+        emit_bytes(&t->e, not_t, sizeof not_t);
+    else
+        t->has_addend_b = false;
 }
 
 static void end_bias(struct translation *t, bool falls_through) {
@@ -135,6 +145,8 @@ void loop_enter(struct translation *t) {
     }
     loop->start = host_offset(t);
     memcpy(t->loop.home, t->home, sizeof t->home);
+    if (t->loop.keeps_addend)
+        load_addend(t);
     start_part(t, &t->loop.part[0]);
 }
 
@@ -152,6 +164,11 @@ void loop_next(struct translation *t) {
         emit_checks(t, &t->loop.part[p]);
         start_part(t, &t->loop.part[p]);
     }
+}
+
+void loop_after(struct translation *t) {
+    if (t->loop.keeps_addend && !t->has_addend_b) /* T was needed for something else */
+        load_addend(t);
 }
 
 void loop_leave(struct translation *t) {
@@ -214,6 +231,6 @@ uint8_t *loop_target(struct translation *t, uint64_t target) {
     if (!part)
         return target <= t->in.rip ? loop_label(t, target) : NULL;
     if (part->wants_addend_b && !t->has_addend_b)
-        emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
+        load_addend(t);
     return part->start;
 }

@@ -135,7 +135,10 @@ static void plan_bias(struct outlook *o, unsigned p) {
     part->biased = (uint16_t)(bases & ~others);
 }
 
+/* Where the loop has accesses in group B, T keeps the addend: as a load it would come before each first access of a part. */
 void loop_plan_bias(struct outlook *o) {
+    for (unsigned i = 0; i < o->address_count; i++)
+        o->t->loop.keeps_addend |= o->form[i] == FORM_B;
     for (unsigned p = 0; p < o->t->loop.part_count; p++)
         plan_bias(o, p);
 }

@@ -434,6 +434,8 @@ static void translate_instructions(struct translation *t, struct source *source,
         bool in_shadow = t->skips_poll;
         translate_instruction(t);
         note_written(t);
+        if (t->loop.is_found)
+            loop_after(t);
         if (in_shadow)
             t->skips_poll = false;
         unsigned length = t->in.z->length;

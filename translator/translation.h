@@ -129,6 +129,7 @@ struct loop {
     uint8_t *branched;         /* behind the last branch with a poll in front */
     unsigned part_count, label_count;
     uint8_t home[CPU_REGISTERS]; /* where guest registers are within it */
+    bool keeps_addend;         /* T holds the addend of group B in front of each of its instructions */
     uint16_t biased;           /* registers that hold host addresses now */
     bool goes_back;            /* to `back_to`: the next round's copy */
     uint16_t back_to;
@@ -289,8 +290,9 @@ bool loop_makes_access(const struct instruction *in);
 /* ---- loop.c ---- */
 /* In front of the first round. */
 void loop_enter(struct translation *t);
-/* In front of each instruction. */
+/* In front of each instruction, and behind it. */
 void loop_next(struct translation *t);
+void loop_after(struct translation *t);
 /* The group that the address was checked for in front, or WINDOW_GROUPS; of the instruction at an offset, of this one. */
 unsigned loop_group_at(const struct loop *loop, unsigned offset, const struct address *address);
 unsigned loop_group(const struct translation *t, const struct address *address);
