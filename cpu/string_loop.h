@@ -12,8 +12,9 @@
 struct string {
     struct cpu *cpu;
     const struct cpu_op *op;
-    unsigned size;
+    unsigned size, shift; /* bytes of an element, and their logarithm */
     bool is_backward;
+    bool is_plain;   /* in this mode, addresses in segments other than FS and GS are linear and of any alignment */
     uint64_t mask;   /* of the address size */
     uint64_t count;  /* elements left; 1 without REP */
     uint64_t moved;  /* bytes so far in this call */

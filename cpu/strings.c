@@ -9,6 +9,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/string_loop.h"
+#include "memory/view.h"
 
 #define PAGE 4096u
 
@@ -27,19 +28,31 @@ static uint64_t elements_in_page(const struct string *string, uint64_t linear) {
     unsigned offset = (unsigned)linear & (PAGE - 1);
     if (offset + string->size > PAGE)
         return 0;
-    return string->is_backward ? offset / string->size + 1 : (PAGE - offset) / string->size;
+    return string->is_backward ? (offset >> string->shift) + 1 : (PAGE - offset) >> string->shift;
 }
 
 /* How many elements before the index register wraps around. */
 static uint64_t elements_before_wrap(const struct string *string, uint64_t offset) {
     if (string->is_backward)
-        return offset / string->size + 1;
-    uint64_t left = (string->mask - offset) / string->size;
+        return (offset >> string->shift) + 1;
+    uint64_t left = (string->mask - offset) >> string->shift;
     return left == ~0ull ? left : left + 1;
 }
 
 static uint64_t lower(uint64_t a, uint64_t b) {
     return a < b ? a : b;
+}
+
+/* The same for what the current view has an entry for, upwards: no more to be asked. */
+static bool locate_known(const struct string *string, struct operand *operand, uint64_t offset, uint64_t *elements) {
+    if (!string->is_plain || string->is_backward || operand->segment >= CPU_FS)
+        return false;
+    uint64_t n = lower(*elements, elements_in_page(string, offset));
+    operand->host = view_lookup(string->cpu->hot.view, offset, string->size, operand->access == ACCESS_WRITE);
+    if (!n || !operand->host)
+        return false;
+    *elements = n;
+    return true;
 }
 
 /*
@@ -51,6 +64,8 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     struct cpu *cpu = string->cpu;
     uint64_t offset = string_index(string, operand->index), linear, last;
     unsigned size = string->size;
+    if (locate_known(string, operand, offset, elements))
+        return CPU_NEXT;
     operand->host = NULL;
     enum cpu_result result = cpu_linear(cpu, operand->segment, offset, size, operand->access, &linear);
     if (result == CPU_NEXT)

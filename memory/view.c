@@ -1,18 +1,13 @@
 /* Filling and flushing of software shadow page tables; light code. */
 #include "memory/window.h"
 
-/* A tag that no access at this index can match; zero does for all but the two indices next to linear address 0. */
-static inline uint64_t invalid_tag(unsigned index) {
-    return index == 0 || index == VIEW_ENTRIES - 1 ? -(0x8000ull << 12) : 0;
-}
-
 static inline bool is_global(const struct view *view, unsigned index) {
     return view->global[index / 8] & (1u << (index % 8));
 }
 
 static void clear_entry(struct view *view, unsigned index) {
-    view->tables->read_tag[index] = invalid_tag(index);
-    view->tables->write_tag[index] = invalid_tag(index);
+    view->tables->read_tag[index] = view_invalid_tag(index);
+    view->tables->write_tag[index] = view_invalid_tag(index);
 }
 
 static inline unsigned large_bit(uint64_t linear) {
@@ -44,8 +39,8 @@ static void list_local(struct view *view, unsigned index) {
 void view_fill(struct view *view, const struct view_page *page) {
     struct view_tables *tables = view->tables;
     unsigned index = view_index(page->linear);
-    tables->read_tag[index] = page->readable ? -page->linear : invalid_tag(index);
-    tables->write_tag[index] = page->writable ? -page->linear : invalid_tag(index);
+    tables->read_tag[index] = page->readable ? -page->linear : view_invalid_tag(index);
+    tables->write_tag[index] = page->writable ? -page->linear : view_invalid_tag(index);
     tables->addend[index] = page->host - page->linear;
     if (page->writable)
         view->writable[writable_bit(page->host) / 8] |= (uint8_t)(1u << (writable_bit(page->host) % 8));
@@ -232,9 +227,9 @@ void view_drop_writes(struct view *view, uint64_t host_page) {
             i += 63;
             continue;
         }
-        if (tables->write_tag[index] != invalid_tag(index) &&
+        if (tables->write_tag[index] != view_invalid_tag(index) &&
             tables->addend[index] - tables->write_tag[index] == host_page)
-            tables->write_tag[index] = invalid_tag(index);
+            tables->write_tag[index] = view_invalid_tag(index);
     }
 }
 

@@ -142,6 +142,15 @@ static inline unsigned view_index(uint64_t linear) {
     return (unsigned)(linear >> 12) & (VIEW_ENTRIES - 1);
 }
 
+/*
+ * A tag that no access at this index can match, up to VIEW_REACH pages long; zero does for all but the indices next to
+ * linear address 0.
+ */
+#define VIEW_REACH 8u
+static inline uint64_t view_invalid_tag(unsigned index) {
+    return index == 0 || index >= VIEW_ENTRIES - VIEW_REACH ? -(0x8000ull << 12) : 0;
+}
+
 /* Host address of a cached access, or NULL. `size` bytes must lie within the page. */
 static inline void *view_lookup(const struct view *view, uint64_t linear, unsigned size, bool is_write) {
     const struct view_tables *tables = view->tables;

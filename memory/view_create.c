@@ -43,9 +43,10 @@ struct view *view_create(int state_fd, size_t state_size) {
         view_destroy(view);
         return NULL;
     }
-    /* Everything else is valid as zero: see invalid_tag. */
-    view->tables->read_tag[0] = view->tables->write_tag[0] = -(0x8000ull << 12);
-    view->tables->read_tag[VIEW_ENTRIES - 1] = view->tables->write_tag[VIEW_ENTRIES - 1] = -(0x8000ull << 12);
+    for (unsigned i = 0; i <= VIEW_REACH; i++) { /* everything else is valid as zero */
+        unsigned index = (VIEW_ENTRIES - VIEW_REACH + i) % VIEW_ENTRIES;
+        view->tables->read_tag[index] = view->tables->write_tag[index] = view_invalid_tag(index);
+    }
     view->tables->jump[0].negative_target = 1;
     return view;
 }

@@ -1,6 +1,6 @@
 /*
  * Sensitive instructions whose effect is a few moves: CLI, STI, SWAPGS, STAC, CLAC, PAUSE, RDTSC and RDTSCP where the
- * mode lets them, and string instructions: those that are not repeated, and MOVS and STOS in windows. Elsewhere their C
+ * mode lets them, and string instructions that are not repeated (repeated ones are in repeat.c). Elsewhere their C
  * functions run (and fault). Flags stay untouched: a bit of RFLAGS is changed by rotating it to
  * the top, shifting it out with LEA, and rotating back.
  */
@@ -82,8 +82,7 @@ static void translate_rdtsc(struct translation *t, bool with_aux) {
 
 static const uint8_t not_a[] = {0x48, 0xf7, 0xd1}, not_t[] = {0x49, 0xf7, 0xd7}; /* not rcx; not r15 */
 
-/* host += addend, and back again (by the addend's complement plus one). */
-static void emit_index_shift(struct translation *t, unsigned host, unsigned addend, bool back) {
+void emit_index_shift(struct translation *t, unsigned host, unsigned addend, bool back) {
     struct emit_memory sum = memory_indexed(host, addend, 1, back);
     emit_lea(&t->e, (t->key & MODE_CODE) == MODE_CODE64 || !back, host, &sum);
 }
@@ -96,7 +95,7 @@ static void emit_element(struct translation *t, unsigned index, unsigned size, e
     emit_access(t, &address, size, kind);
 }
 
-static void emit_string(struct translation *t) {
+void emit_string(struct translation *t) {
     struct emitter *e = &t->e;
     unsigned size = t->in.z->operand_width;
     if (size == 16)
@@ -156,76 +155,6 @@ static bool translate_string(struct translation *t) {
         translate_two_indices(t, CPU_RDI, CPU_RSI, MEMORY_READ);
     else
         return false;
-    return true;
-}
-
-/* ---- REP MOVS and REP STOS in a window: the host's own, on host addresses ---- */
-
-/* `to` = addend of the region that the index register points into; faults later, at the instruction, if there is none. */
-static void emit_region_addend(struct translation *t, unsigned to, unsigned index) {
-    struct emitter *e = &t->e;
-    if ((t->key & MODE_CODE) != MODE_CODE64) {
-        emit_load(e, to, R_STATE(hot.window_addend[0]));
-        return;
-    }
-    emit_rorx(e, to, index, VIEW_REGION_SHIFT);
-    emit_zero_extend16(e, to, to);
-    struct emit_memory cell = memory_indexed(REG_R, to, 8, R_TABLE(region));
-    emit_op_memory(e, 0, true, 0x8b, to, &cell);
-}
-
-/* Counts that keep the vCPU from its polls for long go to the C function. */
-static uint8_t *emit_long_count(struct translation *t) {
-    enum { SHORT_BITS = 21 }; /* 2 MiB */
-    struct emitter *e = &t->e;
-    unsigned bits = t->in.operand[0].size, shift = bits == 64 ? 3 : bits == 32 ? 2 : bits == 16 ? 1 : 0;
-    emit_rorx(e, REG_A, t->home[CPU_RCX], SHORT_BITS - shift);
-    emit_mov32(e, REG_A, REG_A);
-    uint8_t *is_short = emit_jrcxz(e);
-    emit_helper(t, t->in.rule.function, false, true);
-    emit_u8(e, 0xeb);
-    emit_u8(e, 0);
-    uint8_t *done = e->at;
-    emit_here(e, is_short);
-    return done;
-}
-
-/* engine_fault knows the instruction by its site, turns the registers back, and runs what is left of it again. */
-static void emit_repeated(struct translation *t, bool is_move) {
-    struct emitter *e = &t->e;
-    uint16_t again = host_offset(t);
-    uint8_t *done = emit_long_count(t);
-    emit_region_addend(t, REG_T, HOST_RDI);
-    if (is_move)
-        emit_region_addend(t, REG_S, HOST_RSI);
-    emit_mov(e, REG_A, t->home[CPU_RCX]);
-    emit_index_shift(t, HOST_RDI, REG_T, false);
-    if (is_move)
-        emit_index_shift(t, HOST_RSI, REG_S, false);
-    struct site *site = add_site(t, SITE_REPEATED);
-    site->other = again;
-    site->info = is_move;
-    emit_u8(e, 0xf3);
-    emit_string(t);
-    emit_mov(e, t->home[CPU_RCX], REG_A);
-    emit_bytes(e, not_t, sizeof not_t);
-    emit_index_shift(t, HOST_RDI, REG_T, true);
-    if (is_move) {
-        static const uint8_t not_s[] = {0x49, 0xf7, 0xd3}; /* not r11 */
-        emit_bytes(e, not_s, sizeof not_s);
-        emit_index_shift(t, HOST_RSI, REG_S, true);
-    }
-    emit_here(e, done);
-}
-
-static bool translate_repeated(struct translation *t) {
-    const ZydisInstructionAttributes repeats = ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
-    bool is_move = t->in.rule.function == cpu_op_movs;
-    if (!(t->in.z->attributes & repeats) || (t->in.z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT) ||
-        (!is_move && t->in.rule.function != cpu_op_stos) || t->in.z->address_width != code_bits(t->key) ||
-        !uses_window(t))
-        return false;
-    emit_repeated(t, is_move);
     return true;
 }
 

@@ -347,6 +347,13 @@ void emit_pop_to_s(struct translation *t, unsigned bytes, unsigned release);
 /* ---- inline.c ---- */
 /* False: not in this mode; the C function runs. */
 bool translate_inline(struct translation *t);
+/* Index register += addend, and back again (by the addend's complement plus one). */
+void emit_index_shift(struct translation *t, unsigned host, unsigned addend, bool back);
+/* The string instruction without its prefixes for repetition and segment. */
+void emit_string(struct translation *t);
+
+/* ---- repeat.c: as above ---- */
+bool translate_repeated(struct translation *t);
 
 /* ---- system.c ---- */
 /* False: not in this mode; the C function runs. */

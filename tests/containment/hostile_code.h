@@ -59,6 +59,7 @@ SNIPPET(return_and_release, 64,
 SNIPPET(enter_deep, 64, "mov %rbx, %rsp\n mov %rcx, %rbp\n enter $0x1000, $31");
 SNIPPET(stos_up, 64, "mov %rbx, %rdi\n mov $64, %ecx\n rep stosq");
 SNIPPET(stos_down, 64, "mov %rbx, %rdi\n mov $64, %ecx\n std\n rep stosb\n cld");
+SNIPPET(stos_page, 64, "mov %rbx, %rdi\n mov $0x601, %ecx\n rep stosq");
 SNIPPET(movs, 64, "mov %rbx, %rdi\n mov %rcx, %rsi\n mov $70, %ecx\n rep movsb");
 SNIPPET(movs_one, 64, "mov %rbx, %rdi\n mov %rcx, %rsi\n movsq");
 SNIPPET(xlat, 64, "xlat");
@@ -95,7 +96,7 @@ static const struct snippet accesses64[] = {
     LISTED(store_32),     LISTED(modify),        LISTED(locked),    LISTED(exchange_16),   LISTED(bit_set),
     LISTED(bit_test),     LISTED(bit_word),      LISTED(push_8),    LISTED(pop_8),         LISTED(call_near),
     LISTED(return_elsewhere), LISTED(return_and_release),
-    LISTED(enter_deep),   LISTED(stos_up),       LISTED(stos_down), LISTED(movs),          LISTED(movs_one),
+    LISTED(enter_deep),   LISTED(stos_up),       LISTED(stos_down), LISTED(stos_page), LISTED(movs),          LISTED(movs_one),
     LISTED(xlat),         LISTED(maskmov),       LISTED(x87_load),  LISTED(x87_store),     LISTED(fxsave),
     LISTED(movbe),        LISTED(flush),         LISTED(gather),    LISTED(masked_load),   LISTED(masked_store),
     LISTED(jump_memory),  LISTED(jump_wild),

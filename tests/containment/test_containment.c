@@ -42,6 +42,7 @@ static const uint64_t edges[] = {
     0xffff7fffffffffff,
     0xffff800000000000,
     0xffffffffff600000,
+    0xffffffffffffd800,
     0xffffffffffffffff,
     0x80000000000000,
     0x40000000000000,

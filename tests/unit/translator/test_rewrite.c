@@ -298,10 +298,11 @@ static const char *bare_name(const char *mnemonic) {
     return space ? space + 1 : mnemonic;
 }
 
-/* PUSHF asks the host for its flags. */
+/* PUSHF asks the host for its flags, and so does a repeated MOVS or STOS, which looks at DF. */
 static bool reads_flags(const struct rewrite *r, const struct host_instruction *host) {
     bool is_pushf = r->in.z->mnemonic == ZYDIS_MNEMONIC_PUSHFD || r->in.z->mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
-    return is_pushf && (host->z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
+    bool is_string = r->in.z->meta.category == ZYDIS_CATEGORY_STRINGOP;
+    return (is_pushf || is_string) && (host->z.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
                         (host->z.mnemonic == ZYDIS_MNEMONIC_POP && host->operand[0].reg.value == ZYDIS_REGISTER_R11));
 }
 
