@@ -6,7 +6,7 @@
 
 #include "memory/window.h"
 
-enum { PROCESSORS = 6, STATE_SIZE = 4096 };
+enum { PROCESSORS = 4, STATE_SIZE = 4096 };
 
 /* A 64-bit kernel's image, memory, stacks, page descriptors and per-processor areas. */
 static const uint64_t kernel_regions[] = {0xffffffff80000000, 0xffff8c2b00000000, 0xffffd18580000000,
