@@ -126,7 +126,7 @@ void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physi
     /* A page without code stays marked for a while: code that is rewritten again and again is marked once. */
     bool has_become_data = !code_lines && atomic_fetch_add(&code->idle_stores, 1) > IDLE_STORES;
     if ((code_lines & lines) || has_become_data)
-        cpu_code_stale(cpu, page, lines, (unsigned)(address.value & MEMORY_PAGE_MASK), size);
+        cpu_code_stale(cpu, page, lines, (unsigned)(address.value & MEMORY_PAGE_MASK), size <= 8 ? size : 0);
 }
 
 /* ---- Linear accesses ---- */

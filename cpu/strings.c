@@ -2,13 +2,15 @@
  * MOVS, CMPS, STOS, LODS, SCAS with and without repetition (SDM vol. 2A, REP).
  *
  * Work goes in chunks that stay inside one page for each operand; the host runs the same instruction on them, so that
- * overlapping operands and flags come out as they must. Devices, elements that cross a page, and pages with translated
- * code go element by element. Registers are up to date after each chunk: a fault finds them as the manual says.
+ * overlapping operands and flags come out as they must. Devices and elements that cross a page go element by element; what
+ * is stored over translated code is told once for the chunk. Registers are up to date after each chunk: a fault finds them as the manual says.
  */
 #include "cpu/access.h"
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/string_loop.h"
+#include "cpu/views.h"
+#include "cpu/watch.h"
 #include "memory/view.h"
 
 #define PAGE 4096u
@@ -16,6 +18,8 @@
 struct operand {
     unsigned segment, index, access;
     uint8_t *host; /* first element, or NULL */
+    struct memory_region *code; /* of a page with translated code, whose new bytes must be told; NULL: none */
+    guest_physical physical;    /* of the first element there */
 };
 
 struct chunk {
@@ -55,6 +59,26 @@ static bool locate_known(const struct string *string, struct operand *operand, u
     return true;
 }
 
+/* A page with translated code: a kernel that clears or fills it writes all of it. */
+static enum cpu_result locate_code(const struct string *string, struct operand *operand, uint64_t linear) {
+    struct cpu *cpu = string->cpu;
+    struct cpu_place place;
+    if (operand->access != ACCESS_WRITE || string->is_backward || cpu_is_watching(cpu))
+        return CPU_NEXT;
+    enum cpu_result result = cpu_locate(cpu, linear, operand->access, &place);
+    if (result != CPU_NEXT || !place.host || place.is_direct || (place.region->flags & TRAPEZE_MEMORY_READ_ONLY))
+        return result;
+    operand->host = place.host;
+    operand->code = place.region;
+    operand->physical = place.physical;
+    return CPU_NEXT;
+}
+
+static void tell_of_code(const struct string *string, const struct operand *to, uint64_t elements) {
+    if (to->code)
+        cpu_code_written(string->cpu, to->code, to->physical, (unsigned)(elements * string->size));
+}
+
 /*
  * Finds an operand's host memory and lowers *elements to what is contiguous there; host is NULL where the operand must
  * be accessed element by element. Faults are those of the first element, all of it: a device that is the source must not
@@ -67,6 +91,7 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     if (locate_known(string, operand, offset, elements))
         return CPU_NEXT;
     operand->host = NULL;
+    operand->code = NULL;
     enum cpu_result result = cpu_linear(cpu, operand->segment, offset, size, operand->access, &linear);
     if (result == CPU_NEXT)
         result = cpu_check_alignment(cpu, linear, size, operand->access);
@@ -92,10 +117,12 @@ static enum cpu_result locate(const struct string *string, struct operand *opera
     result = cpu_host_pointer(cpu, first, operand->access, &length, &host);
     if (result != CPU_NEXT)
         return result;
-    *elements = host ? n : 1;
     if (host)
         operand->host = (uint8_t *)host + (linear - first);
-    return CPU_NEXT;
+    else
+        result = locate_code(string, operand, linear);
+    *elements = operand->host ? n : 1;
+    return result;
 }
 
 /* ---- The host's own instructions ---- */
@@ -187,6 +214,7 @@ static enum cpu_result movs_chunk(const struct string *string, struct chunk *chu
         return result;
     if (from.host && to.host) {
         host_movs(string, to.host, from.host, chunk->elements);
+        tell_of_code(string, &to, chunk->elements);
     } else {
         uint64_t value;
         chunk->elements = 1;
@@ -209,6 +237,7 @@ static enum cpu_result stos_chunk(const struct string *string, struct chunk *chu
         return result;
     if (to.host) {
         host_stos(string, to.host, value, chunk->elements);
+        tell_of_code(string, &to, chunk->elements);
     } else {
         result = cpu_write_integer(string->cpu, CPU_ES, string_index(string, CPU_RDI), string->size, value);
         if (result != CPU_NEXT)

@@ -133,6 +133,33 @@ static bool is_large_page(const struct cpu *cpu, const struct cpu_translation *t
     return translation->page_shift > 12 || !(cpu->cr0 & CR0_PG);
 }
 
+static bool map_at_best(struct mapping *mapping, struct memory_region *region) {
+    bool is_large =
+        is_large_page(mapping->cpu, &mapping->translation) && mapping->cpu->memory->address_mask == ~0ull;
+    return open_page(mapping, region) || (is_large && map(mapping, region, WINDOW_LARGE)) || map(mapping, region, 1);
+}
+
+/* Where the host may soon have too many mappings, the largest window of another address space of this processor goes. */
+static bool find_budget(struct cpu *cpu) {
+    enum { SHORT = 64 };
+    struct view *largest = NULL;
+    if ((int32_t)atomic_load(&cpu->memory->windows.budget) >= SHORT)
+        return false;
+    for (unsigned s = 0; s < VIEW_SPACES; s++) {
+        struct view *view = cpu->views.space[s].view[VIEW_USER];
+        if (s != cpu->views.current && view && view->window && view->window->piece_count >= SHORT &&
+            (!largest || view->window->piece_count > largest->window->piece_count))
+            largest = view;
+    }
+    if (!largest)
+        return false;
+    window_destroy(largest);
+    largest->window_is_stale = false;
+    largest->dropped_count = 0;
+    largest->window_merit = largest->window_blocks = 0;
+    return true;
+}
+
 static uint64_t map_page(void *argument) {
     struct mapping *mapping = argument;
     struct machine_memory *memory = mapping->cpu->memory;
@@ -144,9 +171,9 @@ static uint64_t map_page(void *argument) {
         mapping->lacks_room = true;
         return 0;
     }
-    bool is_large = is_large_page(mapping->cpu, &mapping->translation) && memory->address_mask == ~0ull;
-    mapping->done = open_page(mapping, region) || (is_large && map(mapping, region, WINDOW_LARGE)) ||
-                    map(mapping, region, 1);
+    mapping->done = map_at_best(mapping, region);
+    if (!mapping->done && find_budget(mapping->cpu))
+        mapping->done = map_at_best(mapping, region);
     return 0;
 }
 

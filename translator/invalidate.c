@@ -225,14 +225,19 @@ void engine_recount_lines(struct engine *engine, uint64_t page) {
         atomic_store(&list->idle_stores, 0);
 }
 
+/* Plain memory again. */
+static void unmark(struct engine *engine, uint64_t page, struct code_page *list) {
+    atomic_fetch_and(memory_page_flags(region_of(engine, page), guest_physical_at(page)), (uint8_t)~MEMORY_CODE);
+    variable_forget_page(engine, list);
+    atomic_store(&list->idle_stores, 0);
+}
+
 void invalidate_lines(struct engine *engine, uint64_t page, uint64_t lines) {
     struct code_page *list = page_of(engine, page);
     if (!list)
         return;
-    if (!list->first) { /* cpu_code_written has seen many stores and no code: plain memory again */
-        atomic_fetch_and(memory_page_flags(region_of(engine, page), guest_physical_at(page)), (uint8_t)~MEMORY_CODE);
-        variable_forget_page(engine, list);
-        atomic_store(&list->idle_stores, 0);
+    if (!list->first) { /* cpu_code_written has seen many stores and no code */
+        unmark(engine, page, list);
         return;
     }
     for (struct block *block = list->first; block;) {
@@ -242,6 +247,8 @@ void invalidate_lines(struct engine *engine, uint64_t page, uint64_t lines) {
         block = next;
     }
     engine_recount_lines(engine, page);
+    if (!list->first && lines == ~0ull) /* cleared for another use */
+        unmark(engine, page, list);
 }
 
 static void drop_chunk(struct engine *engine, struct code_chunk *chunk) {

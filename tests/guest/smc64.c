@@ -108,6 +108,26 @@ static void code_copied_by_strings(void) {
     check("rep_movsq_of_code", wrong, 0);
 }
 
+/* All of a page at once, as a kernel clears one, with functions of eight bytes; and data then, and code again. */
+static void pages_filled_by_strings(void) {
+    enum { FUNCTIONS = 512 };
+    uint32_t wrong = 0, wrong_data = 0;
+    for (uint32_t i = 0; i < 200; i++) {
+        uint64_t value = 0x9090c300000000b8ull | (uint64_t)i << 8, count = FUNCTIONS, sum = 0;
+        void *to = i & 1 ? alias : code;
+        __asm__ volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+        for (unsigned k = 0; k < FUNCTIONS; k += 73)
+            wrong += call((i & 2 ? alias : code) + 8 * k) != i;
+        for (unsigned k = 0; k < FUNCTIONS; k++)
+            ((volatile uint64_t *)code)[k] += k;
+        for (unsigned k = 0; k < FUNCTIONS; k++)
+            sum += ((volatile uint64_t *)alias)[k] - value;
+        wrong_data += sum != FUNCTIONS * (FUNCTIONS - 1) / 2;
+    }
+    check("rep_stosq_of_a_page_of_code", wrong, 0);
+    check("data_on_a_page_that_was_code", wrong_data, 0);
+}
+
 /* ---- Immediates that change so often that they are data ---- */
 
 static void put(uint8_t *to, const char *bytes, unsigned count) {
@@ -330,6 +350,7 @@ int main(void) {
     code_changes_itself();
     data_beside_code();
     code_copied_by_strings();
+    pages_filled_by_strings();
     immediates_that_change();
     data_becomes_code_again();
     step_that_changes();

@@ -9,6 +9,7 @@
 
 #include "cpu/access.h"
 #include "cpu/mode.h"
+#include "cpu/views.h"
 
 static struct fake_cpu *fake_of(struct cpu *cpu) {
     return (struct fake_cpu *)cpu;
@@ -102,6 +103,18 @@ enum cpu_result cpu_host_pointer(struct cpu *cpu, uint64_t linear, unsigned acce
         *length = 4096 - (linear & 4095);
     *pointer = fake_of(cpu)->page[linear >> 12] == PAGE_RAM ? fake_of(cpu)->memory + linear : NULL;
     return CPU_NEXT;
+}
+
+/* There is no translated code here: what is not plain memory has nothing to write to. */
+enum cpu_result cpu_locate(struct cpu *cpu, uint64_t linear, unsigned access, struct cpu_place *place) {
+    (void)cpu, (void)linear, (void)access;
+    *place = (struct cpu_place){0};
+    return CPU_NEXT;
+}
+
+void cpu_code_written(struct cpu *cpu, struct memory_region *region, guest_physical address, unsigned size) {
+    (void)cpu, (void)region, (void)address, (void)size;
+    abort();
 }
 
 uint64_t cpu_physical_read(struct cpu *cpu, guest_physical address, unsigned size) {
