@@ -25,6 +25,14 @@ static bool is_stack_overflow(const struct cpu_translator *translator, uint64_t 
     return false;
 }
 
+/* Outer return addresses are lost, so those returns look their target up. */
+static void empty_stack(struct cpu *cpu, greg_t *regs) {
+    struct cpu_translator *translator = cpu_translator(cpu);
+    uint64_t base = translator->stack_base[translator->stack];
+    *(uint64_t *)base = cpu->engine->stubs.sentinel;
+    regs[REG_RSP] = (greg_t)base;
+}
+
 /* Whether the fault was translated code's; the context then goes on where it should. */
 static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontext_t *context) {
     greg_t *regs = context->uc_mcontext.gregs;
@@ -33,9 +41,7 @@ static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontex
         return false;
     struct cpu_translator *translator = cpu_translator(cpu);
     if (number == SIGSEGV && is_stack_overflow(translator, (uint64_t)info->si_addr)) {
-        uint64_t base = translator->stack_base[translator->stack];
-        *(uint64_t *)base = cpu->engine->stubs.sentinel;
-        regs[REG_RSP] = (greg_t)base; /* outer return addresses are lost, so those returns look their target up */
+        empty_stack(cpu, regs);
         return true;
     }
     translator->fault.signal = number;
@@ -43,6 +49,8 @@ static bool redirect(struct cpu *cpu, int number, const siginfo_t *info, ucontex
     translator->fault.address = (uint64_t)info->si_addr;
     translator->fault.is_write = number == SIGSEGV && (regs[REG_ERR] & 2);
     translator->fault.rip = rip;
+    if (is_stack_overflow(translator, (uint64_t)regs[REG_RSP] - 8)) /* full to the last slot */
+        empty_stack(cpu, regs);
     regs[REG_RSP] -= 8;
     *(uint64_t *)regs[REG_RSP] = rip;
     regs[REG_RIP] = (greg_t)cpu->engine->stubs.fault;
