@@ -518,6 +518,35 @@ static void divisions_fault_precisely(void) {
     check("divisions_fault_precisely", 0, 0);
 }
 
+/* rcx calls inside each other, a division at the bottom, and all the way back. */
+SNIPPET(s_divide_below, "call 1f\nint $0x20\n1: dec %rcx\njz 2f\ncall 1b\nret\n2:", "div %bl\nret");
+
+static bool make_it_fit(struct state *state) {
+    state->gpr[RBX] = 2;
+    return true;
+}
+
+/* The translator's stack of return addresses has 8,192 slots: the host's fault finds it with each of the last ones full. */
+static void faults_below_many_calls(void) {
+    static uint64_t stack[10000];
+    trap_handlers[V_DE] = make_it_fit;
+    for (unsigned calls = 8160; calls < 8224; calls++) {
+        struct state state;
+        state_init(&state, s_divide_below);
+        state.sp = state.gpr[RSP] = (word)(stack + sizeof stack / sizeof *stack);
+        state.gpr[RCX] = calls;
+        state.gpr[RAX] = 0x101;
+        state.gpr[RBX] = 1; /* 0x101 / 1 does not fit into AL */
+        run(&state);
+        check_quiet("deep_fault_comes_back", state.vector, V_END);
+        check_quiet("deep_fault_was_handled", state.gpr[RBX], 2);
+        check_quiet("deep_fault_divides_again", state.gpr[RAX], 0x180);
+        check_quiet("deep_fault_returns_from_all", state.sp, (word)(stack + sizeof stack / sizeof *stack));
+    }
+    trap_handlers[V_DE] = NULL;
+    check("faults_below_many_calls", 0, 0);
+}
+
 /* In a loop, whose registers may be elsewhere: r11 counts, and the divisor falls to 0. */
 SNIPPET(s_loop_divide, "mov $9, %r11d\n mov $5, %ecx\n xor %r10d, %r10d",
         "1: dec %ecx\n mov $100, %eax\n xor %edx, %edx\n add %r11, %r10\n div %ecx\n cmp $77, %eax\n jne 1b");
@@ -546,6 +575,7 @@ int main(void) {
     fetches_fault_precisely();
     faults_push_rf();
     divisions_fault_precisely();
+    faults_below_many_calls();
     division_in_a_loop_faults_precisely();
     return 0;
 }
