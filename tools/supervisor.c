@@ -2,14 +2,12 @@
 #include "tools/supervisor.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "devices/pc.h"
@@ -18,6 +16,7 @@
 #include "tools/log.h"
 #include "tools/pidfile.h"
 #include "tools/runner.h"
+#include "tools/signal_poll.h"
 #include "tools/state_dump.h"
 #include "tools/terminal.h"
 
@@ -29,7 +28,7 @@ struct supervisor {
     struct pc *pc;
     struct runner *runner;
     struct gdb_server *gdb;
-    int gdb_listen_fd, event_fd, signal_fd, pid_fd;
+    int gdb_listen_fd, event_fd, pid_fd;
     bool is_done;
     bool is_off; /* -no-shutdown keeps a machine that has powered off */
     int status;
@@ -176,11 +175,10 @@ static void wake(struct supervisor *supervisor) {
     let_go(supervisor);
 }
 
-static void take_signal(struct supervisor *supervisor) {
-    struct signalfd_siginfo info;
-    if (read(supervisor->signal_fd, &info, sizeof(info)) != sizeof(info))
-        return;
-    switch (info.ssi_signo) {
+static void take_signal(struct supervisor *supervisor, int number) {
+    switch (number) {
+    case 0:
+        break;
     case SIGTSTP:
         terminal_stop();
         break;
@@ -189,22 +187,18 @@ static void take_signal(struct supervisor *supervisor) {
         break;
     default:
         terminal_restore();
-        fprintf(stderr, "trapeze: terminating on signal %u\n", info.ssi_signo);
+        fprintf(stderr, "trapeze: terminating on signal %d\n", number);
         finish(supervisor, STATUS_OK);
     }
 }
 
 static void run(struct supervisor *supervisor) {
-    enum { SIGNAL, EVENT, DEBUGGER, SOURCES };
-    struct pollfd sources[SOURCES] = {
-        [SIGNAL] = {supervisor->signal_fd, POLLIN, 0}, [EVENT] = {supervisor->event_fd, POLLIN, 0}};
+    enum { EVENT, DEBUGGER, SOURCES };
+    struct pollfd sources[SOURCES] = {[EVENT] = {supervisor->event_fd, POLLIN, 0}};
     let_go(supervisor);
     while (!supervisor->is_done) {
         sources[DEBUGGER] = (struct pollfd){supervisor->gdb ? gdb_server_fd(supervisor->gdb) : -1, POLLIN, 0};
-        if (poll(sources, SOURCES, -1) < 0)
-            continue;
-        if (sources[SIGNAL].revents)
-            take_signal(supervisor);
+        take_signal(supervisor, signal_poll(sources, SOURCES));
         if (sources[EVENT].revents)
             wake(supervisor);
         if (sources[DEBUGGER].revents && !supervisor->is_done)
@@ -270,17 +264,11 @@ static bool create_machine(struct supervisor *supervisor) {
     return true;
 }
 
-/* From here on every signal that asks for something arrives at one descriptor. */
-static bool open_signals(struct supervisor *supervisor) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT};
-    sigset_t set;
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-        sigaddset(&set, numbers[i]);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+/* To signals. Before there is a machine they end the process as they are used to. */
+static bool start_to_listen(void) {
     signal(SIGPIPE, SIG_IGN);
-    supervisor->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
-    return supervisor->signal_fd >= 0 || complain(NULL, "signalfd", strerror(errno)) == STATUS_OK;
+    signal_poll_open();
+    return true;
 }
 
 static bool create_pidfile(struct supervisor *supervisor) {
@@ -361,7 +349,6 @@ static void release(struct supervisor *supervisor) {
 int supervise(const struct options *options) {
     struct supervisor supervisor = {.options = options,
                                     .gdb_listen_fd = -1,
-                                    .signal_fd = -1,
                                     .pid_fd = -1,
                                     .status = STATUS_ERROR,
                                     .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -370,8 +357,7 @@ int supervise(const struct options *options) {
         return complain(NULL, "eventfd", strerror(errno));
     terminal_guard();
     if (open_log(&supervisor) && listen_for_debugger(&supervisor) && create_machine(&supervisor) &&
-        open_signals(&supervisor) && create_pidfile(&supervisor) && create_runner(&supervisor) &&
-        create_debugger(&supervisor))
+        start_to_listen() && create_pidfile(&supervisor) && create_runner(&supervisor) && create_debugger(&supervisor))
         run(&supervisor);
     release(&supervisor);
     return supervisor.status;

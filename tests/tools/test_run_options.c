@@ -278,9 +278,8 @@ static void wait_until_it_listens(void) {
     snprintf(path, sizeof path, "/proc/%d/status", (int)command.pid);
     for (unsigned i = 0; i < 1000; i++, usleep(10000)) {
         read_file(path, text, sizeof text);
-        const char *blocked = strstr(text, "SigBlk:"), *caught = strstr(text, "SigCgt:");
-        uint64_t seen = (blocked ? strtoull(blocked + 7, NULL, 16) : 0) | (caught ? strtoull(caught + 7, NULL, 16) : 0);
-        if (seen >> (SIGTERM - 1) & 1)
+        const char *caught = strstr(text, "SigCgt:"); /* it is blocked for a moment before, too */
+        if (caught && strtoull(caught + 7, NULL, 16) >> (SIGTERM - 1) & 1)
             return;
     }
 }
