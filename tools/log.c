@@ -77,6 +77,7 @@ void log_statistics(struct log *log, const struct trapeze_machine *machine) {
 #define ROW(text, member)                                                                                              \
     { text, offsetof(struct trapeze_statistics, member) }
         ROW("blocks translated", blocks_translated),
+        ROW("blocks moved", blocks_moved),
         ROW("instructions translated", instructions_translated),
         ROW("bytes of host code", code_bytes),
         ROW("code cache evictions", cache_evictions),

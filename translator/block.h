@@ -90,6 +90,8 @@ struct block_loop {
     struct block_bias bias[BLOCK_PARTS];
 };
 
+struct relocation;
+
 struct block {
     uint64_t rip, physical; /* of the first instruction */
     uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
@@ -101,6 +103,8 @@ struct block {
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
     bool is_valid;
     struct block_loop *loop; /* NULL: it is none */
+    uint16_t relocation_count;
+    struct relocation *relocations; /* NULL: it cannot be moved, or is a copy itself */
     struct site *sites;
     struct instruction_map *instructions;
     struct site *incoming;  /* exits linked to this block */

@@ -57,9 +57,12 @@ static struct emit_memory jump_cell(uint64_t target, bool host) {
 static uint8_t *emit_cell_check(struct translation *t, uint64_t target) {
     struct emit_memory cell = jump_cell(target, false), sum = memory_at(REG_A, (int32_t)target);
     bool is_wide = (uint64_t)(int32_t)target != target;
-    if (is_wide)
+    if (is_wide) {
         emit_mov_immediate(&t->e, REG_S, target);
+        note_rip(t, target, RELOCATE_RIP);
+    }
     emit_op_memory(&t->e, 0, true, 0x8b, REG_A, &cell);
+    note_rip(t, target, RELOCATE_JUMP);
     if (is_wide)
         emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
     else
@@ -80,6 +83,7 @@ void emit_exit(struct translation *t, uint64_t target) {
         emit_here(e, hit);
         struct emit_memory cell = jump_cell(target, true);
         emit_op_memory(e, 0, false, 0xff, 4, &cell);
+        note_rip(t, target, RELOCATE_JUMP);
     }
 }
 
@@ -426,6 +430,7 @@ static void emit_return_site(struct translation *t, uint64_t expected, unsigned 
         emit_lea(e, is_64, REG_A, &difference);
     } else {
         emit_mov_immediate(e, REG_A, negative);
+        note_rip(t, expected, RELOCATE_MINUS_RIP);
         emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     }
     uint8_t *same = emit_jrcxz(e);
@@ -466,6 +471,7 @@ static void emit_direct_call(struct translation *t, uint64_t target) {
     emit_here(e, hit);
     struct emit_memory cell = jump_cell(target, true);
     emit_op_memory(e, 0, false, 0xff, 2, &cell);
+    note_rip(t, target, RELOCATE_JUMP);
     emit_here(e, site);
 }
 
@@ -533,8 +539,10 @@ void translate_ret(struct translation *t) {
     hold_stack_by_access(t);
     emit_pop_to_s(t, t->in.z->operand_width / 8, release);
     t->block->released = (uint16_t)(t->in.z->operand_width / 8 + release);
-    if ((t->key & MODE_CODE) == MODE_CODE64)
+    if ((t->key & MODE_CODE) == MODE_CODE64) {
         emit_mov_immediate(&t->e, REG_T, (uint64_t)t->block); /* for engine_indirect: whose RET it was */
+        note_pointer(t, t->block, RELOCATE_BLOCK);
+    }
     bool is_elsewhere = !uses_window(t) || !(t->checked[WINDOW_A] & (1u << CPU_RSP));
     if (may_chain(t) && has_known_stack(t) && is_elsewhere) {
         emit_poll(t, 0)->is_indirect = true;

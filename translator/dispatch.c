@@ -251,7 +251,8 @@ uint64_t engine_dispatch(struct cpu *cpu) {
         cpu->interrupt_shadow = false;
         cpu->hot.rflags &= ~(uint64_t)FLAG_RF;
         if (translator->link_site)
-            engine_link(cpu->engine, cpu, translator->link_site, block);
+            cpu->statistics.links += engine_link(
+                cpu->engine, code_cache_find(&cpu->engine->cache, translator->link_rip), translator->link_site, block);
         translator->link_site = NULL;
         if (key & MODE_WINDOW)
             cpu_window_see(cpu, &block->seen);

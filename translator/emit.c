@@ -206,8 +206,30 @@ void emit_here(struct emitter *e, uint8_t *branch) {
         branch[-1] = (uint8_t)(e->at - branch);
 }
 
+void emit_relocation(struct emitter *e, enum relocation_kind kind) {
+    struct relocations *relocations = e->relocations;
+    if (!relocations || relocations->is_unmovable)
+        return;
+    if (relocations->count == EMIT_RELOCATIONS) {
+        relocations->is_unmovable = true;
+        return;
+    }
+    unsigned bytes = kind == RELOCATE_RIP || kind == RELOCATE_MINUS_RIP ? 8 : 4;
+    relocations->entry[relocations->count++] =
+        (struct relocation){(uint16_t)(e->at - relocations->start - bytes), (uint16_t)kind};
+}
+
+static bool is_elsewhere(const struct emitter *e, uint64_t target) {
+    if (!e->relocations)
+        return false;
+    uint8_t *start = e->relocations->start;
+    return target - (uint64_t)e->delta - (uint64_t)start > (uint64_t)(e->end - start);
+}
+
 static void emit_relative(struct emitter *e, uint64_t target) {
     emit_u32(e, (uint32_t)(target - (emit_address(e) + 4)));
+    if (is_elsewhere(e, target))
+        emit_relocation(e, RELOCATE_HOST);
 }
 
 void emit_call(struct emitter *e, uint64_t target) {

@@ -25,10 +25,34 @@ enum { REG_R = HOST_R13, REG_A = HOST_RCX, REG_S = HOST_R11, REG_T = HOST_R15 };
 /* Where a guest register lives: a host register, or HOST_NONE for cpu->hot.gpr[]. */
 extern const uint8_t host_register[CPU_REGISTERS];
 
+/* What in the code of a block depends on where the code or the guest's instructions are; see move.c. */
+enum relocation_kind {
+    RELOCATE_HOST,      /* 32-bit displacement to code outside the block */
+    RELOCATE_RIP,       /* 64-bit address near rip */
+    RELOCATE_MINUS_RIP, /* the same negated */
+    RELOCATE_JUMP,      /* 32-bit displacement from R to an address's entry in the jump cache */
+    RELOCATE_REGION,    /* likewise in the table of regions, of the 64-bit address that the next instruction loads */
+    RELOCATE_BLOCK,     /* 32-bit address of the struct block */
+    RELOCATE_HELPER,    /* 32-bit address of a struct helper_call */
+};
+
+struct relocation {
+    uint16_t at, kind; /* offset in the block's code */
+};
+
+#define EMIT_RELOCATIONS 256u
+struct relocations {
+    uint8_t *start;    /* of the block's code, writable alias */
+    unsigned count;
+    bool is_unmovable; /* something depends on the place that is not among the entries */
+    struct relocation entry[EMIT_RELOCATIONS];
+};
+
 struct emitter {
     uint8_t *at, *end; /* writable alias */
     int64_t delta;     /* executable address - writable address */
     bool overflow;     /* `end` was reached; nothing more is written */
+    struct relocations *relocations; /* NULL: of code that is never moved */
 };
 
 enum { SEGMENT_GS = 0x65 };
@@ -62,6 +86,9 @@ void emit_bytes(struct emitter *e, const uint8_t *bytes, unsigned count);
 static inline uint64_t emit_address(const struct emitter *e) {
     return (uint64_t)e->at + (uint64_t)e->delta;
 }
+
+/* Notes that the bytes just emitted, at the end of an instruction, depend on the place. */
+void emit_relocation(struct emitter *e, enum relocation_kind kind);
 
 /* The prefixes that come before all others: segment and address size. */
 void emit_memory_prefixes(struct emitter *e, const struct emit_memory *memory);

@@ -18,6 +18,8 @@
 #define ENGINE_SITES (1u << 19)
 #define ENGINE_VARIABLES 1024u /* struct code_variable in use at once */
 #define ENGINE_CHANGES 256u
+#define ENGINE_DONORS (1u << 16)
+#define ENGINE_DONOR_WAYS 2u
 
 /* Code that is made once: ways out of translated code and back (stubs.c). */
 struct stubs {
@@ -72,6 +74,8 @@ struct engine {
     pthread_mutex_t lock;      /* translation */
     atomic_flag link_lock;
     struct block *_Atomic hash[ENGINE_HASH];
+    /* By engine_donors: blocks that can be moved, the newest first; under lock. */
+    struct block *donor[ENGINE_DONORS][ENGINE_DONOR_WAYS];
     struct cpu *vcpu[ENGINE_VCPUS];
     unsigned vcpu_count;
     struct world world;
@@ -167,12 +171,17 @@ void engine_note_soft_site(struct cpu *cpu, uint64_t physical);
 
 /* ---- find.c (light) ---- */
 struct block *engine_find(struct engine *engine, uint64_t physical, uint64_t rip, uint32_t key, struct cpu *cpu);
-/* Patches an exit to go straight to the block, where that is sound. */
-void engine_link(struct engine *engine, struct cpu *cpu, struct site *site, struct block *to);
+/* Patches an exit of `from` to go straight to the block, where that is sound. False: it does not, or did before. */
+bool engine_link(struct engine *engine, struct block *from, struct site *site, struct block *to);
 
 static inline unsigned engine_hash(uint64_t physical, uint64_t rip, uint32_t key) {
     uint64_t mixed = (physical ^ (rip << 20) ^ ((uint64_t)key << 40)) * 0x9e3779b97f4a7c15ull;
     return (unsigned)(mixed >> 40) & (ENGINE_HASH - 1);
+}
+
+static inline struct block **engine_donors(struct engine *engine, uint64_t physical, uint32_t key) {
+    uint64_t mixed = (physical ^ ((uint64_t)key << 40)) * 0x9e3779b97f4a7c15ull;
+    return engine->donor[mixed >> 40 & (ENGINE_DONORS - 1)];
 }
 
 /* ---- dispatch.c (light): called by the stubs; the host address to go on at, or 0 to return from `enter` ---- */
@@ -206,6 +215,10 @@ bool stubs_create(struct engine *engine);
  */
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page);
+
+/* ---- move.c: holds engine->lock ---- */
+/* The block for physical, rip and key as a copy of one for another rip, or NULL: none is there that can be moved. */
+struct block *move_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key);
 
 /* ---- variable.c: holds engine->lock; the world is stopped, or has one vCPU ---- */
 /* A store has changed code, whose blocks are to be dropped: whether it will be data from now on. */

@@ -54,20 +54,20 @@ static bool may_link(const struct block *from, const struct block *to) {
            from->second_page == BLOCK_NO_PAGE;
 }
 
-void engine_link(struct engine *engine, struct cpu *cpu, struct site *site, struct block *to) {
-    struct block *from = code_cache_find(&engine->cache, cpu_translator(cpu)->link_rip);
+bool engine_link(struct engine *engine, struct block *from, struct site *site, struct block *to) {
     if (!from || !site->other || site->target || !may_link(from, to))
-        return;
+        return false;
     if (atomic_flag_test_and_set_explicit(&engine->link_lock, memory_order_acquire))
-        return;
-    if (!site->target) {
+        return false;
+    bool is_new = !site->target;
+    if (is_new) {
         uint64_t displacement = (uint64_t)from->host + site->other;
         uint32_t relative = (uint32_t)((uint64_t)to->host - (displacement + 4));
         code_cache_patch(&engine->cache, displacement, relative);
         site->target = to;
         site->next_incoming = to->incoming;
         to->incoming = site;
-        cpu->statistics.links++;
     }
     atomic_flag_clear_explicit(&engine->link_lock, memory_order_release);
+    return is_new;
 }

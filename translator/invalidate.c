@@ -193,6 +193,10 @@ static void drop_block(struct engine *engine, struct block *block, bool keeps_me
         drop_jumps(engine, block);
     }
     hash_remove(engine, block);
+    struct block **donors = engine_donors(engine, block->physical, block->key);
+    for (unsigned i = 0; i < ENGINE_DONOR_WAYS; i++)
+        if (donors[i] == block)
+            donors[i] = NULL;
     uint64_t page = block->physical & ~MEMORY_PAGE_MASK;
     page_remove(engine, block, page);
     if (block->second_page != BLOCK_NO_PAGE && block->second_page != page)

@@ -38,7 +38,7 @@ struct address address_of(const struct translation *t, const ZydisDecodedOperand
                               .displacement = mem->disp.has_displacement ? mem->disp.value : 0};
     if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP) {
         address.displacement += (int64_t)next_rip(t);
-        address.is_constant = true;
+        address.is_constant = address.is_relative = true;
     } else if (address.base == CPU_NO_REGISTER && address.index == CPU_NO_REGISTER) {
         address.is_constant = true;
     }
@@ -57,6 +57,8 @@ void emit_offset_to(struct translation *t, const struct address *address, unsign
     struct emitter *e = &t->e;
     if (address->is_constant) {
         emit_mov_immediate(e, to, (uint64_t)address->displacement);
+        if (address->is_relative)
+            note_rip(t, (uint64_t)address->displacement, RELOCATE_RIP);
         return;
     }
     struct emit_memory memory = memory_indexed(HOST_NONE, HOST_NONE, address->scale, (int32_t)address->displacement);
@@ -328,11 +330,15 @@ static struct emit_memory place_plain32(const struct translation *t, const struc
 }
 
 /* An address that is known now: its region's addend is one load. */
-static struct emit_memory place_constant64(struct translation *t, uint64_t address) {
+static struct emit_memory place_constant64(struct translation *t, uint64_t address, bool is_relative) {
     emit_load(&t->e, REG_A, R_TABLE(region) + 8 * (int32_t)(address >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)));
+    if (is_relative)
+        note_rip(t, address, RELOCATE_REGION);
     if ((uint64_t)(int32_t)address == address)
         return memory_at(REG_A, (int32_t)address);
     emit_mov_immediate(&t->e, REG_S, address);
+    if (is_relative)
+        note_rip(t, address, RELOCATE_RIP);
     return memory_indexed(REG_S, REG_A, 1, 0);
 }
 
@@ -423,7 +429,7 @@ static struct emit_memory place_in_window(struct translation *t, const struct ad
     if (is_flat && !is_64 && address->size == 4)
         return place_plain32(t, address);
     if (is_flat && is_64 && address->size == 8 && address->is_constant)
-        return place_constant64(t, (uint64_t)address->displacement);
+        return place_constant64(t, (uint64_t)address->displacement, address->is_relative);
     if (is_flat && is_64 && address->size == 8 && address->base != CPU_NO_REGISTER &&
         address->index == CPU_NO_REGISTER && is_near(address->displacement))
         return place_near64(t, address);

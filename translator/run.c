@@ -128,6 +128,8 @@ static enum cpu_result translate_missing(struct engine *engine, struct cpu *cpu)
     enum cpu_result result = CPU_NEXT;
     pthread_mutex_lock(&engine->lock);
     struct block *block = engine_find(engine, physical, cpu->hot.rip, translator->missing_key, cpu);
+    if (!block)
+        block = move_block(engine, cpu, physical, translator->missing_key);
     while (!block) {
         mark_page(engine, cpu, page);
         if (needed != BLOCK_NO_PAGE)

@@ -129,8 +129,11 @@ void emit_push_constant(struct translation *t, uint64_t value, unsigned bytes) {
     if (bytes == 8 && (uint64_t)(int32_t)value != value) {
         unsigned scratch = beside_s ? REG_A : emit_free_scratch(t, &place);
         emit_mov_immediate(e, scratch, value);
+        if (t->in.rule.kind == RULE_CALL)
+            note_rip(t, value, RELOCATE_RIP);
         emit_value_store(t, 8, scratch, &place);
     } else {
+        t->relocations.is_unmovable |= t->in.rule.kind == RULE_CALL;
         emit_op_memory(e, bytes == 2 ? 0x66 : 0, bytes == 8, 0xc7, 0, &place);
         if (bytes == 2) {
             emit_u8(e, value & 0xff);

@@ -59,6 +59,7 @@ void emit_helper(struct translation *t, cpu_op_function *function, bool ends_blo
     if (function == cpu_op_push_segment || function == cpu_op_pop_segment)
         call->op.reg = opcode >> 3 & 7;
     emit_mov_immediate(&t->e, REG_S, (uint64_t)call);
+    note_pointer(t, call, RELOCATE_HELPER);
     emit_call(&t->e, t->engine->stubs.helper);
     t->ended |= ends_block;
 }
@@ -333,18 +334,19 @@ static void finish(struct translation *t) {
         return;
     }
     block->is_valid = true;
+    keep_relocations(t);
     t->engine->statistics.blocks_translated++;
     t->engine->statistics.instructions_translated += t->instruction_count;
     t->engine->statistics.code_bytes += block->host_size;
 }
 
-static void log_block(const struct translation *t, const uint8_t *guest) {
-    const struct trapeze_log *log = &t->engine->log;
+void log_block(struct engine *engine, const struct block *block, uint64_t linear, const uint8_t *guest) {
+    const struct trapeze_log *log = &engine->log;
     if (!log->block || !(log->mask & (TRAPEZE_LOG_IN_ASM | TRAPEZE_LOG_OUT_ASM)))
         return;
-    if (t->block->second_page == BLOCK_NO_PAGE)
-        log->block(log->opaque, linear_of(t, t->start_rip), code_bits(t->key), guest, t->block->guest_size,
-                   t->block->host, t->block->host_size);
+    if (block->second_page == BLOCK_NO_PAGE)
+        log->block(log->opaque, linear, code_bits(block->key), guest, block->guest_size, block->host,
+                   block->host_size);
 }
 
 static bool is_past_limit(const struct translation *t) {
@@ -389,6 +391,7 @@ static bool is_breakpoint(const struct translation *t, uint64_t linear) {
 }
 
 static void emit_break(struct translation *t) {
+    t->relocations.is_unmovable = true;
     emit_call(&t->e, t->engine->stubs.exit);
     add_site(t, SITE_BREAK);
     t->block->guest_size = (uint16_t)(t->block->guest_size + t->in.z->length);
@@ -478,6 +481,9 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     if (!code_cache_reserve(&engine->cache, BLOCK_ROOM, &t.e))
         return NULL;
     t.start = t.e.at;
+    t.relocations.start = t.start, t.relocations.count = 0;
+    t.relocations.is_unmovable = !bytes || !may_move(key, t.start_rip);
+    t.e.relocations = &t.relocations;
     t.block = code_cache_allocate(&engine->cache, sizeof *t.block);
     if (!t.block)
         return NULL;
@@ -501,6 +507,6 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     if (t.failed)
         return NULL;
     if (bytes)
-        log_block(&t, bytes);
+        log_block(engine, t.block, linear_of(&t, t.start_rip), bytes);
     return t.block;
 }

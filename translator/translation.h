@@ -168,6 +168,7 @@ struct translation {
     uint8_t *immediate;        /* where translate_copy has put it */
     /* From here on nothing is cleared for a new block. */
     struct instruction in;
+    struct relocations relocations;
     struct site sites[BLOCK_SITES];
     struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
     struct late_exit late[BLOCK_LATE_EXITS];
@@ -205,6 +206,7 @@ struct address {
     uint8_t segment, base, index, scale, size; /* size: 2, 4 or 8 bytes of address */
     int64_t displacement;
     bool is_constant;                          /* displacement is the whole offset (rip-relative, moffs) */
+    bool is_relative;                          /* and it counts rip */
 };
 /* Whether the instruction's accesses are made in the view's window. */
 bool uses_window(const struct translation *t);
@@ -376,7 +378,19 @@ void emit_exit(struct translation *t, uint64_t target);
 void emit_shadowed_exit(struct translation *t, uint64_t target);
 void emit_late_exits(struct translation *t);
 
+/* ---- move.c ---- */
+/* Whether a block for the mode and rip may be moved, if everything in it can be. */
+bool may_move(uint32_t key, uint64_t rip);
+/* Notes that the bytes just emitted come from an address that moves with the block. */
+void note_rip(struct translation *t, uint64_t address, enum relocation_kind kind);
+/* The same of an address in the block's metadata. */
+void note_pointer(struct translation *t, const void *pointer, enum relocation_kind kind);
+/* Keeps what was noted with the block just made, and makes the block known to move_block. */
+void keep_relocations(struct translation *t);
+
 /* ---- translate.c ---- */
+/* -d in_asm, out_asm. */
+void log_block(struct engine *engine, const struct block *block, uint64_t linear, const uint8_t *guest);
 void emit_helper(struct translation *t, cpu_op_function *function, bool ends_block, bool is_user);
 void emit_raise(struct translation *t, enum cpu_vector vector, bool is_missing);
 struct site *add_site(struct translation *t, enum site_kind kind);

@@ -221,6 +221,7 @@ static void operate_on_register(struct translation *t, unsigned prefix, unsigned
 }
 
 void translate_variable(struct translation *t) {
+    t->relocations.is_unmovable = true; /* the place of the immediate is the guest's, the block's lines are fewer */
     const ZydisDecodedOperand *operand = &t->in.operand[0];
     unsigned prefix = operand->size == 16 ? 0x66 : 0, opcode = register_opcode(t->in.z);
     if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY)

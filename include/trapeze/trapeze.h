@@ -248,6 +248,7 @@ enum trapeze_status trapeze_vcpu_set_debug(struct trapeze_vcpu *vcpu, bool singl
 /* Counters since creation, summed over the vCPUs. */
 struct trapeze_statistics {
     uint64_t blocks_translated, instructions_translated, code_bytes;
+    uint64_t blocks_moved;              /* copied from code that was translated for another rip */
     uint64_t cache_evictions, blocks_invalidated;
     uint64_t immediates_as_data;        /* of instructions that the guest kept changing */
     uint64_t tlb_fills, tlb_flushes, slow_accesses, dispatches, links;

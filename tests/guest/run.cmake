@@ -1,5 +1,6 @@
 # cmake [-DPREPARE=command] -DCOMMAND=trapeze;args -DLIMIT=seconds -P run.cmake: runs PREPARE, then the guest. A guest program passes when it says "done" with no "not ok"
-# line and leaves by isa-debug-exit with 0, which is status 1.
+# line and leaves by isa-debug-exit with 0, which is status 1. -DMOVED=number -DSTATISTICS=file: and at least so many blocks were moved, says
+# the file that `-d stats` has written.
 if(PREPARE)
   execute_process(COMMAND ${PREPARE} RESULT_VARIABLE status)
   if(NOT status EQUAL 0)
@@ -8,6 +9,12 @@ if(PREPARE)
 endif()
 execute_process(COMMAND ${COMMAND} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE errors TIMEOUT ${LIMIT})
 string(REGEX MATCHALL "(^|\n)not ok [^\n]*" failures "${output}")
+if(MOVED)
+  file(READ ${STATISTICS} statistics)
+  if(NOT statistics MATCHES "blocks moved +([0-9]+)" OR CMAKE_MATCH_1 LESS MOVED)
+    message(FATAL_ERROR "fewer than ${MOVED} blocks were moved:\n${statistics}")
+  endif()
+endif()
 if(status STREQUAL "1" AND output MATCHES "done: [1-9][0-9]* passed, 0 failed" AND NOT failures)
   return()
 endif()
