@@ -192,12 +192,47 @@ static struct block *move(struct engine *engine, struct cpu *cpu, const struct b
     return block;
 }
 
-struct block *move_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key) {
-    const struct block *donor = find_donor(engine, physical, cpu->hot.rip, key);
-    if (!donor)
+/* ---- Those that it leads to ---- */
+
+struct batch {
+    struct engine *engine;
+    struct cpu *cpu;
+    unsigned count;
+    struct block *copy[MOST_AT_ONCE];
+    const struct block *donor[MOST_AT_ONCE];
+};
+
+static struct block *add_copy(struct batch *batch, uint64_t physical, uint64_t rip, uint32_t key) {
+    const struct block *donor = find_donor(batch->engine, physical, rip, key);
+    struct block *copy = donor && batch->count < MOST_AT_ONCE ? move(batch->engine, batch->cpu, donor, rip) : NULL;
+    if (!copy)
         return NULL;
-    struct block *block = move(engine, cpu, donor, cpu->hot.rip);
-    if (block)
-        engine_insert(engine, block);
-    return block;
+    engine_insert(batch->engine, copy);
+    batch->copy[batch->count] = copy;
+    batch->donor[batch->count++] = donor;
+    return copy;
+}
+
+/* Exits that the donor has taken will be taken here: their targets are moved as well, and linked. */
+static void follow(struct batch *batch, struct block *copy, const struct block *donor) {
+    for (unsigned i = 0; i < copy->site_count; i++) {
+        struct site *site = &copy->sites[i];
+        if (site->kind != SITE_EXIT || !site->other)
+            continue;
+        uint64_t rip = copy->rip + (uint64_t)site->data;
+        uint64_t physical = copy->physical + (uint64_t)site->data; /* in the same page, or it had no `other` */
+        struct block *to = engine_find(batch->engine, physical, rip, copy->key, batch->cpu);
+        if (!to && __atomic_load_n(&donor->sites[i].target, __ATOMIC_RELAXED))
+            to = add_copy(batch, physical, rip, copy->key);
+        if (to)
+            batch->cpu->statistics.links += engine_link(batch->engine, copy, site, to);
+    }
+}
+
+struct block *move_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key) {
+    struct batch batch = {.engine = engine, .cpu = cpu};
+    add_copy(&batch, physical, cpu->hot.rip, key);
+    for (unsigned i = 0; i < batch.count; i++)
+        follow(&batch, batch.copy[i], batch.donor[i]);
+    return batch.count ? batch.copy[0] : NULL;
 }
