@@ -74,14 +74,21 @@ static void wish_for(struct wish *wish, uint64_t linear) {
         wish->linear[wish->count++] = linear;
 }
 
-/* Of user code, A is for the stack and what is near it, libraries for the most part; images and heaps are for B, wherever
-   they are. So code that programs share finds the same things in the same groups. */
+/* Whether one addend is likely to have room for both: they are near each other, or in the same half of what programs have. */
+static bool go_together(uint64_t one, uint64_t other) {
+    return other - one + (2ull << VIEW_REGION_SHIFT) < 5ull << VIEW_REGION_SHIFT || (one ^ other) >> 46 == 0;
+}
+
+/*
+ * Of user code, A is for the stack and what goes with it: libraries, and the image and the heap of a program that may be
+ * loaded anywhere. Images at fixed, low addresses and their heaps are for B. So code that programs share finds the same
+ * things in the same groups.
+ */
 static bool is_for(const struct window *window, unsigned group, uint64_t linear) {
     if (window->is_supervisor)
         return group == (is_upper(linear) ? WINDOW_A : WINDOW_B);
     for (unsigned i = 0; i < window->region_count; i++)
-        if (window->region[i].group == WINDOW_A &&
-            linear - window->region[i].linear + (2ull << VIEW_REGION_SHIFT) < 5ull << VIEW_REGION_SHIFT)
+        if (window->region[i].group == WINDOW_A && go_together(window->region[i].linear, linear))
             return group == WINDOW_A;
     return group == (window->has_group[WINDOW_A] ? WINDOW_B : WINDOW_A);
 }

@@ -116,7 +116,7 @@ START_TEST(programs_that_are_alike_have_like_groups) {
         ck_assert_uint_eq(window_group(window, STACK), WINDOW_A);
         ck_assert_uint_eq(window_group(window, LIBRARY), WINDOW_A);
         ck_assert_uint_eq(window_group(window, IMAGE), WINDOW_B);
-        ck_assert_uint_eq(window_group(window, HEAP), WINDOW_B);
+        ck_assert_uint_eq(window_group(window, HEAP), WINDOW_A);
     }
 }
 END_TEST
