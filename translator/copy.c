@@ -185,13 +185,14 @@ static void store_fields(struct translation *t, struct copy *copy) {
 
 /* ---- Guest registers in memory as memory operands ---- */
 
-/* Instructions that mean the same with memory in r/m as with a register. */
+/*
+ * Instructions that mean the same with memory in r/m as with a register, where it pays: hosts forward what was stored to
+ * MOV and to instructions that store their result there again in no time, but not to others. What those read had better be
+ * in a scratch register, unless only a branch waits for them.
+ */
 static bool takes_slot(ZydisMnemonic mnemonic) {
     switch (mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
-    case ZYDIS_MNEMONIC_MOVZX:
-    case ZYDIS_MNEMONIC_MOVSX:
-    case ZYDIS_MNEMONIC_MOVSXD:
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_ADC:
     case ZYDIS_MNEMONIC_SUB:
@@ -208,24 +209,28 @@ static bool takes_slot(ZydisMnemonic mnemonic) {
     case ZYDIS_MNEMONIC_SHL:
     case ZYDIS_MNEMONIC_SHR:
     case ZYDIS_MNEMONIC_SAR:
-    case ZYDIS_MNEMONIC_IMUL:
         return true;
     default:
         return false;
     }
 }
 
-/* MOV and the eight arithmetic instructions have a form for each direction, TEST has none. */
+/* MOV and the arithmetic instructions have a form for each direction, TEST has none. */
 static bool can_turn(const struct translation *t) {
     unsigned opcode = t->in.z->opcode;
     if (t->in.z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
         return false;
-    return opcode == 0x84 || opcode == 0x85 || opcode == 0x88 || opcode == 0x89 || (opcode < 0x40 && (opcode & 6) == 0);
+    return opcode == 0x84 || opcode == 0x85 || (opcode & ~3u) == 0x88 || (opcode < 0x40 && !(opcode & 4));
 }
 
 /* A write of 32 bits clears the rest of the register; one of fewer would make the next load wait. */
-static bool may_be_slot(const struct field *field, unsigned bits) {
-    return field->guest != CPU_NO_REGISTER && field->in_memory && (!field->written || bits == 64);
+static bool may_be_slot(const struct translation *t, const struct field *field, unsigned bits) {
+    if (field->guest == CPU_NO_REGISTER || !field->in_memory)
+        return false;
+    ZydisMnemonic mnemonic = t->in.z->mnemonic;
+    if (mnemonic == ZYDIS_MNEMONIC_CMP || mnemonic == ZYDIS_MNEMONIC_TEST)
+        return true;
+    return field->written ? bits == 64 : bits >= 32 && mnemonic == ZYDIS_MNEMONIC_MOV;
 }
 
 /* Makes the instruction reach one register where it lives. */
@@ -236,15 +241,13 @@ static void use_slot(struct translation *t, struct copy *copy) {
         !takes_slot(t->in.z->mnemonic))
         return;
     unsigned bits = t->in.operand[0].size;
-    if (bits == 16 && t->in.z->mnemonic == ZYDIS_MNEMONIC_MOVSXD)
-        return; /* manuals differ on the size of its memory operand */
-    if (has_both && !copy->rm.in_memory && may_be_slot(&copy->reg, bits) && can_turn(t)) {
+    if (has_both && !copy->rm.in_memory && may_be_slot(t, &copy->reg, bits) && can_turn(t)) {
         struct field reg = copy->reg;
         copy->reg = copy->rm;
         copy->rm = reg;
         copy->is_turned = true;
     }
-    if (!may_be_slot(&copy->rm, bits))
+    if (!may_be_slot(t, &copy->rm, bits))
         return;
     copy->has_slot = true;
     copy->place = memory_at(REG_R, t->slot[copy->rm.guest]);
