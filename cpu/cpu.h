@@ -231,6 +231,7 @@ struct cpu_hot {
     uint64_t raw[16]; /* host registers as translated code left them, in host encoding order */
     uint64_t raw_flags;
     uint64_t scratch[5], swapped[5]; /* of the translator */
+    uint64_t shifted; /* of emit_bits16 */
     /* Effective segment for translated code of non-flat modes: base, and limit + 1 (0: every access goes the slow way,
        because of the type, expand-down or a null selector). */
     struct {

@@ -334,7 +334,9 @@ static bool qualifies(const struct cpu *cpu, uint32_t key) {
         return false;
     if (is_supervisor && cpu->hot.view != cpu->views.kernel)
         return false; /* reaches user pages as well, for a few instructions at a time */
-    return (key & MODE_CODE) == MODE_CODE64 || (key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
+    if ((key & MODE_CODE) == MODE_CODE64)
+        return cpu->has_fsgsbase; /* the host's kernel takes no base that is negative, as those of stacks are */
+    return (key & (MODE_CODE | MODE_STACK32 | MODE_FLAT)) == flat32;
 }
 
 static uint64_t host_cycles(void) {

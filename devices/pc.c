@@ -147,6 +147,7 @@ static bool create_machine(struct pc *pc, struct pc_error *error) {
                                           .vcpu_count = pc->config.vcpu_count,
                                           .code_cache = pc->config.code_cache,
                                           .windows = pc->config.windows,
+                                          .without = pc->config.without,
                                           .io = {.read = pc_io_read,
                                                  .write = pc_io_write,
                                                  .fp_error = fp_error,

@@ -29,6 +29,7 @@ struct pc_config {
     const char *cpu_model; /* "-cpu" string; NULL: "host" */
     uint64_t code_cache;   /* bytes; 0: the engine's default */
     enum trapeze_windows windows;
+    unsigned without; /* TRAPEZE_WITHOUT_* */
     const char *kernel, *initrd, *append; /* initrd and append may be NULL. All texts outlive the machine */
     const char *serial[PC_SERIAL_PORTS];  /* what char_open takes; NULL: the port is not there */
     const char *debugcon;                 /* likewise, for port E9h */

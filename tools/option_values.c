@@ -303,9 +303,24 @@ static bool take_windows(struct options *options, const char *value) {
     return false;
 }
 
+/* "bmi2" or "fsgsbase". */
+static unsigned host_feature(const char *name) {
+    return !strcmp(name, "bmi2") ? TRAPEZE_WITHOUT_BMI2 : !strcmp(name, "fsgsbase") ? TRAPEZE_WITHOUT_FSGSBASE : 0;
+}
+
+static bool take_host_feature(struct options *options, unsigned feature, const char *value) {
+    if (!strcmp(value, "off"))
+        options->without |= feature;
+    else if (!strcmp(value, "on"))
+        options->without &= ~feature;
+    else
+        return false;
+    return true;
+}
+
 bool option_accel(struct options *options, const struct option_row *row, const char *value,
                   struct options_error *error) {
-    static const char *const keys[] = {"tb-size", "thread", "windows", NULL};
+    static const char *const keys[] = {"tb-size", "thread", "windows", "bmi2", "fsgsbase", NULL};
     const char *list = value;
     struct option_pair pair;
     if (is_help(value)) {
@@ -328,6 +343,9 @@ bool option_accel(struct options *options, const struct option_row *row, const c
         } else if (!strcmp(pair.key, "windows")) {
             if (!take_windows(options, pair.value))
                 return option_fail(error, row, value, "windows is auto, off or always");
+        } else if (host_feature(pair.key)) {
+            if (!take_host_feature(options, host_feature(pair.key), pair.value))
+                return option_fail(error, row, value, "the use of a host's feature is on or off");
         } else if (strcmp(pair.key, "thread") != 0) {
             return fail_nearest(error, row, pair.key, "not supported yet", keys);
         } else if (strcmp(pair.value, "multi") != 0) {

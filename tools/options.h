@@ -39,6 +39,7 @@ struct options {
     const char *cpu;     /* NULL: the default model */
     uint64_t code_cache; /* bytes; 0: the default */
     enum trapeze_windows windows;
+    unsigned without; /* TRAPEZE_WITHOUT_* */
     const char *serial[OPTIONS_SERIALS]; /* NULL: the port is not there */
     unsigned serial_count;
     const char *debugcon; /* NULL: none */

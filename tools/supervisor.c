@@ -233,6 +233,7 @@ static bool create_machine(struct supervisor *supervisor) {
         .cpu_model = options->cpu,
         .code_cache = options->code_cache,
         .windows = options->windows,
+        .without = options->without,
         .kernel = options->kernel,
         .initrd = options->initrd,
         .append = options->append,

@@ -128,7 +128,8 @@ bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter 
         return false;
     populate(cache, chunk, used + room);
     uint8_t *start = cache->write + cache->current * cache->chunk_size + used;
-    *emitter = (struct emitter){.at = start, .end = start + room, .delta = cache->execute - cache->write};
+    *emitter = (struct emitter){
+        .at = start, .end = start + room, .delta = cache->execute - cache->write, .lacks_bmi2 = cache->lacks_bmi2};
     return true;
 }
 

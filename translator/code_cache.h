@@ -30,6 +30,7 @@ struct code_cache {
     uint32_t stub_size;          /* at the front of chunk 0's space, never evicted */
     struct code_chunk chunk[CODE_CHUNKS];
     unsigned current;
+    bool lacks_bmi2;             /* for emitters */
 };
 
 /* False with errno set when the host refuses. */

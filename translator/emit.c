@@ -165,26 +165,75 @@ static void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool w, unsig
     emit_u8(e, (w ? 0x80 : 0) | (~vvvv & 15) << 3 | pp);
 }
 
+enum { PUSHFQ = 0x9c, POPFQ = 0x9d };
+
+/* ROR (1), SHR (5) or SAR (7) by a constant. */
+static void emit_shift_beside_flags(struct emitter *e, unsigned extension, unsigned to, unsigned from, unsigned count) {
+    emit_u8(e, PUSHFQ);
+    if (to != from)
+        emit_mov(e, to, from);
+    emit_op_register(e, 0, true, 0xc1, extension, to);
+    emit_u8(e, count);
+    emit_u8(e, POPFQ);
+}
+
 void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count) {
+    if (e->lacks_bmi2) {
+        emit_shift_beside_flags(e, 1, to, from, count);
+        return;
+    }
     emit_vex(e, 3, 3, true, to, 0, from);
     emit_u8(e, 0xf0);
     emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
     emit_u8(e, count);
 }
 
-void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count_register) {
-    emit_vex(e, 2, 3, true, to, count_register, from);
+/* SHRX (pp 3) or SARX (2). */
+static void emit_shift_by(struct emitter *e, unsigned pp, unsigned to, unsigned from, unsigned count_register) {
+    emit_vex(e, 2, pp, true, to, count_register, from);
     emit_u8(e, 0xf7);
     emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
 }
 
-void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsigned count_register) {
-    emit_vex(e, 2, 2, is_64, to, count_register, from);
-    emit_u8(e, 0xf7);
-    emit_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift) {
+    if (!e->lacks_bmi2) {
+        emit_rorx(e, to, from, shift);
+        emit_zero_extend16(e, to, to);
+        return;
+    }
+    /* Moved up to whole bytes, which memory tells apart. */
+    for (unsigned i = shift; i % 8; i++) {
+        emit_add_lea(e, to, from, from, 0);
+        from = to;
+    }
+    struct emit_memory place = from_r(R_STATE(hot.shifted) + (int32_t)(shift + 7) / 8);
+    emit_store(e, R_STATE(hot.shifted), from);
+    emit_op_memory(e, 0, false, 0x0fb7, to, &place);
+}
+
+void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count) {
+    if (e->lacks_bmi2) {
+        emit_shift_beside_flags(e, 7, to, from, count);
+        return;
+    }
+    emit_mov_immediate(e, to, count);
+    emit_shift_by(e, 2, to, from, to);
+}
+
+void emit_page_number(struct emitter *e, unsigned reg) {
+    if (e->lacks_bmi2)
+        emit_shift_beside_flags(e, 5, reg, reg, 12);
+    else
+        emit_shift_by(e, 3, reg, reg, REG_R); /* its low six bits are 12 */
 }
 
 void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register) {
+    if (e->lacks_bmi2) {
+        emit_u8(e, PUSHFQ);
+        emit_op_register(e, 0, true, 0x23, reg, mask_register); /* and */
+        emit_u8(e, POPFQ);
+        return;
+    }
     for (unsigned pp = 2; pp <= 3; pp++) { /* pext, pdep */
         emit_vex(e, 2, pp, true, reg, reg, mask_register);
         emit_u8(e, 0xf5);

@@ -53,6 +53,7 @@ struct emitter {
     int64_t delta;     /* executable address - writable address */
     bool overflow;     /* `end` was reached; nothing more is written */
     struct relocations *relocations; /* NULL: of code that is never moved */
+    bool lacks_bmi2;   /* the host's shifts change flags, which are kept on the shadow stack meanwhile */
 };
 
 enum { SEGMENT_GS = 0x65 };
@@ -109,9 +110,12 @@ void emit_store32(struct emitter *e, int32_t r_offset, unsigned from);
 void emit_lea(struct emitter *e, bool is_64, unsigned to, const struct emit_memory *memory);
 void emit_add_lea(struct emitter *e, unsigned to, unsigned a, unsigned b, int32_t displacement); /* to = a + b + d */
 void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from);
+/* Shifts of 64 bits, flags untouched. */
 void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count);
-void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count_register);
-void emit_sarx(struct emitter *e, bool is_64, unsigned to, unsigned from, unsigned count_register);
+void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count); /* `to` is not `from` */
+void emit_page_number(struct emitter *e, unsigned reg);                       /* reg >>= 12 */
+/* The 16 bits of `from` above `shift` lower ones, zero-extended; shift is 12, or a multiple of 8 or one less. */
+void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift);
 /* reg &= mask, flags untouched. */
 void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register);
 

@@ -54,13 +54,9 @@ static void engine_init(struct engine *engine, struct trapeze_machine *machine) 
 }
 
 static bool host_suffices(const char **error) {
-    if (!__builtin_cpu_supports("bmi2"))
-        *error = "the host processor lacks BMI2";
-    else if (!__builtin_cpu_supports("avx"))
+    if (!__builtin_cpu_supports("avx"))
         *error = "the host processor or kernel lacks AVX and XSAVE";
-    else
-        return true;
-    return false;
+    return !*error;
 }
 
 EXPORT enum trapeze_status trapeze_machine_create(const struct trapeze_config *config,
@@ -94,8 +90,10 @@ EXPORT enum trapeze_status trapeze_machine_create(const struct trapeze_config *c
     }
     status = TRAPEZE_NO_MEMORY;
     machine->engine.decoder = decoder_create(machine->model);
-    if (!machine->engine.decoder || !code_cache_create(&machine->engine.cache, cache) ||
-        !stubs_create(&machine->engine) || !signals_install())
+    if (!machine->engine.decoder || !code_cache_create(&machine->engine.cache, cache))
+        goto failed;
+    machine->engine.cache.lacks_bmi2 = (config->without & TRAPEZE_WITHOUT_BMI2) || !__builtin_cpu_supports("bmi2");
+    if (!stubs_create(&machine->engine) || !signals_install())
         goto failed;
     *result = machine;
     return TRAPEZE_OK;

@@ -138,13 +138,12 @@ static void emit_soft(struct translation *t, unsigned size, enum memory_kind kin
     struct emitter *e = &t->e;
     t->has_addend_b = false; /* T is the index */
     uint16_t again = host_offset(t);
-    emit_rorx(e, REG_T, REG_S, 12);
-    emit_zero_extend16(e, REG_T, REG_T);
+    emit_bits16(e, REG_T, REG_S, 12);
     struct emit_memory tag =
         memory_indexed(REG_R, REG_T, 8, kind == MEMORY_READ ? R_TABLE(read_tag) : R_TABLE(write_tag));
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, (int32_t)size - 1);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     uint8_t *hit = emit_jrcxz(e);
     emit_call(e, kind == MEMORY_READ ? t->engine->stubs.miss_read : t->engine->stubs.miss_write);
     struct site *site = add_site(t, kind == MEMORY_READ ? SITE_READ : SITE_WRITE);
@@ -226,8 +225,7 @@ enum site_form form_of(const struct translation *t, const struct address *addres
 
 void emit_check(struct translation *t, unsigned address, unsigned group) {
     struct emitter *e = &t->e;
-    emit_rorx(e, REG_A, address, VIEW_CHECK_SHIFT);
-    emit_zero_extend16(e, REG_A, REG_A);
+    emit_bits16(e, REG_A, address, VIEW_CHECK_SHIFT);
     struct emit_memory byte = memory_indexed(REG_R, REG_A, 8, group == WINDOW_A ? R_TABLE(check[0]) : R_TABLE(check[1]));
     emit_op_memory(e, 0, false, 0x0fb6, REG_A, &byte);
 }
@@ -249,8 +247,7 @@ static struct emit_memory place_in_group(struct translation *t, unsigned group, 
 /* Any region: its addend comes from a table, and the access waits for it. Uses A. */
 static struct emit_memory place_by_table(struct translation *t, unsigned base, int32_t displacement) {
     struct emitter *e = &t->e;
-    emit_rorx(e, REG_A, base, VIEW_REGION_SHIFT);
-    emit_zero_extend16(e, REG_A, REG_A);
+    emit_bits16(e, REG_A, base, VIEW_REGION_SHIFT);
     struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     return memory_indexed(base, REG_A, 1, displacement);
@@ -283,8 +280,7 @@ bool keeps_place(const struct translation *t, unsigned segment) {
 void emit_place(struct translation *t, unsigned segment, unsigned base) {
     struct emitter *e = &t->e;
     struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
-    emit_rorx(e, REG_A, base, VIEW_REGION_SHIFT);
-    emit_zero_extend16(e, REG_A, REG_A);
+    emit_bits16(e, REG_A, base, VIEW_REGION_SHIFT);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     emit_add_lea(e, REG_A, REG_A, base, 0);
     emit_store(e, R_STATE(hot.segment_place[0]) + 8 * (int32_t)(segment - CPU_FS), REG_A);

@@ -51,8 +51,7 @@ static void emit_region_addend(struct translation *t, unsigned to, unsigned inde
         emit_load(e, to, R_STATE(hot.window_addend[0]));
         return;
     }
-    emit_rorx(e, to, index, VIEW_REGION_SHIFT);
-    emit_zero_extend16(e, to, to);
+    emit_bits16(e, to, index, VIEW_REGION_SHIFT);
     struct emit_memory cell = memory_indexed(REG_R, to, 8, R_TABLE(region));
     emit_op_memory(e, 0, true, 0x8b, to, &cell);
 }
@@ -83,8 +82,7 @@ static void emit_in_window(struct translation *t, bool is_move) {
 
 /* T = index of the page that the index register points into. */
 static void emit_table_index(struct translation *t, unsigned index) {
-    emit_rorx(&t->e, REG_T, index, 12);
-    emit_zero_extend16(&t->e, REG_T, REG_T);
+    emit_bits16(&t->e, REG_T, index, 12);
 }
 
 /* `to` = S + the pages that the operand's last byte is away from the page. */
@@ -96,7 +94,7 @@ static void emit_check_operand(struct translation *t, unsigned to, unsigned inde
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_A, index, -1);
     emit_lea(e, true, REG_A, &last);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     emit_add_lea(e, to, REG_S, REG_A, 0);
 }
 
@@ -110,7 +108,7 @@ static void emit_check_count(struct translation *t) {
     emit_mov_immediate(e, REG_A, FLAG_DF);
     emit_keep(e, REG_S, REG_A);
     emit_lea(e, true, REG_A, &less);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     emit_add_lea(e, REG_S, REG_S, REG_A, 0);
 }
 
@@ -143,9 +141,10 @@ bool translate_repeated(struct translation *t) {
     if (!(t->in.z->attributes & repeats) || (t->in.z->attributes & ZYDIS_ATTRIB_HAS_SEGMENT) ||
         (!is_move && t->in.rule.function != cpu_op_stos) || t->in.z->address_width != code_bits(t->key))
         return false;
+    bool is_plain = (t->key & MODE_FLAT) && !(t->key & never) && code_bits(t->key) != 16;
     if (uses_window(t))
         emit_in_window(t, is_move);
-    else if ((t->key & MODE_FLAT) && !(t->key & never) && code_bits(t->key) != 16)
+    else if (is_plain && !t->e.lacks_bmi2) /* without it the code is too long for its branches */
         emit_by_tables(t, is_move);
     else
         return false;

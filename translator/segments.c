@@ -73,11 +73,10 @@ static void emit_read_system(struct translation *t, struct ways *ways) {
     emit_bytes(e, not_t, sizeof not_t);
     emit_add_lea(e, REG_A, REG_A, REG_T, 1);
     emit_need_zero(t, ways);
-    emit_rorx(e, REG_T, REG_S, 12);
-    emit_zero_extend16(e, REG_T, REG_T);
+    emit_bits16(e, REG_T, REG_S, 12);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, 7);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     emit_need_zero(t, ways);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &addend);
     emit_op_memory(e, 0, true, 0x8b, REG_S, &place);

@@ -229,7 +229,7 @@ static void emit_crossing(struct emitter *e, int32_t tags) {
     static const uint8_t not_a[] = {0x48, 0xf7, 0xd1}, skip[] = {0xeb, 0};
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag); /* its first byte is in the page */
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     uint8_t *begins_here = emit_jrcxz(e);
     emit_bytes(e, skip, sizeof skip);
     uint8_t *misses = e->at;
@@ -240,7 +240,7 @@ static void emit_crossing(struct emitter *e, int32_t tags) {
     emit_mov(e, REG_T, REG_A);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, MEMORY_PAGE);
-    emit_shrx(e, REG_A, REG_A, REG_R);
+    emit_page_number(e, REG_A);
     uint8_t *has_next = emit_jrcxz(e);
     emit_bytes(e, skip, sizeof skip);
     uint8_t *lacks_next = e->at;
@@ -249,8 +249,7 @@ static void emit_crossing(struct emitter *e, int32_t tags) {
     emit_op_memory(e, 0, true, 0x8b, REG_T, &addend_before);
     emit_bytes(e, not_a, sizeof not_a);
     emit_add_lea(e, REG_A, REG_T, REG_A, 1); /* the difference of the two */
-    emit_rorx(e, REG_T, REG_S, 12);
-    emit_zero_extend16(e, REG_T, REG_T);
+    emit_bits16(e, REG_T, REG_S, 12);
     uint8_t *is_contiguous = emit_jrcxz(e);
     emit_bytes(e, skip, sizeof skip);
     uint8_t *apart = e->at;

@@ -79,8 +79,7 @@ static void emit_msr_value(struct translation *t) {
 static void emit_test_canonical(struct translation *t, unsigned from) {
     struct emitter *e = &t->e;
     struct emit_memory one_more = memory_at(REG_A, 1);
-    emit_mov_immediate(e, REG_A, 47);
-    emit_sarx(e, true, REG_A, from, REG_A);
+    emit_sar(e, REG_A, from, 47);
     emit_lea(e, true, REG_A, &one_more);
     emit_rorx(e, REG_A, REG_A, 1);
     emit_add_lea(e, REG_A, REG_A, REG_A, 0); /* the lowest bit, which is the highest now, goes out */

@@ -120,8 +120,7 @@ static void translate_bit(struct translation *t) {
         emit_op_register(e, 0, true, 0x63, REG_S, from); /* movsxd */
         from = REG_S;
     }
-    emit_mov_immediate(e, REG_A, shift);
-    emit_sarx(e, true, REG_A, from, REG_A);
+    emit_sar(e, REG_A, from, shift);
     emit_store(e, index_slot, REG_A);
     emit_offset(t, &address);
     emit_load(e, REG_A, index_slot);

@@ -64,7 +64,7 @@ EXPORT enum trapeze_status trapeze_vcpu_create(struct trapeze_machine *machine, 
     cpu->engine = engine;
     cpu->call_full = engine_call_full;
     cpu->find_x87 = engine_find_x87;
-    cpu->has_fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+    cpu->has_fsgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) && !(machine->config.without & TRAPEZE_WITHOUT_FSGSBASE);
     cpu->windows = (unsigned)machine->config.windows;
     cpu->hot.countdown = cpu->hot.pauses = 1;
     cpu->views.state_fd = fd;

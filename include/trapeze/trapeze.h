@@ -80,12 +80,16 @@ uint64_t trapeze_call_full(uint64_t (*fn)(void *argument), void *argument);
 /* TRAPEZE_WINDOWS_AUTO: for user code that has run for a while; ALWAYS: for all of it, at once (for tests). */
 enum trapeze_windows { TRAPEZE_WINDOWS_AUTO = 0, TRAPEZE_WINDOWS_OFF, TRAPEZE_WINDOWS_ALWAYS };
 
+/* Features of the host that the engine can do without, and then does, as on a host that lacks them (for tests). */
+enum { TRAPEZE_WITHOUT_BMI2 = 1, TRAPEZE_WITHOUT_FSGSBASE = 2 };
+
 struct trapeze_config {
     const char *cpu_model;  /* "-cpu" string: model[,+feature][,-feature][,feature=on|off]; NULL: "host" */
     unsigned vcpu_count;    /* topology that CPUID tells; 0: 1 */
     uint64_t code_cache;    /* bytes of translated code kept; 0: 256 MiB */
     struct trapeze_io io;   /* callbacks NULL: every access is an exit, or open bus */
     enum trapeze_windows windows; /* when guest memory is mapped for direct access; see docs/translation.md */
+    unsigned without;       /* TRAPEZE_WITHOUT_* */
     bool unclaimed_exits;   /* accesses that no device claims leave trapeze_vcpu_run */
     /* Called for each instruction without a rule, once per address; NULL: not told. */
     void (*unimplemented)(void *opaque, uint64_t linear, const uint8_t *bytes, unsigned length);
