@@ -119,6 +119,18 @@ START_TEST(kvm_is_warned_about_once) {
 }
 END_TEST
 
+START_TEST(use_of_host_features_is_a_choice) {
+    accept("-kernel k");
+    ck_assert_uint_eq(options.without, 0);
+    accept("-kernel k -accel tcg,bmi2=off");
+    ck_assert_uint_eq(options.without, TRAPEZE_WITHOUT_BMI2);
+    accept("-kernel k -accel tcg,bmi2=off,fsgsbase=off,bmi2=on");
+    ck_assert_uint_eq(options.without, TRAPEZE_WITHOUT_FSGSBASE);
+    ck_assert(!parse("-kernel k -accel tcg,bmi2=no"));
+    ck_assert_ptr_nonnull(strstr(error.text, "on or off"));
+}
+END_TEST
+
 START_TEST(log_items_become_bits) {
     accept("-kernel k -d in_asm,int,unimp -D file");
     ck_assert_uint_eq(options.log, TRAPEZE_LOG_IN_ASM | TRAPEZE_LOG_INT | TRAPEZE_LOG_UNIMPLEMENTED);
@@ -215,6 +227,7 @@ int main(void) {
     tcase_add_test(tcase, kvm_unit_tests_runner_is_understood);
     tcase_add_test(tcase, nodefaults_and_display_none_leave_no_console);
     tcase_add_test(tcase, kvm_is_warned_about_once);
+    tcase_add_test(tcase, use_of_host_features_is_a_choice);
     tcase_add_test(tcase, log_items_become_bits);
     tcase_add_test(tcase, debugger_is_asked_for_in_two_ways);
     tcase_add_loop_test(tcase, lists_need_no_kernel, 0, sizeof(lists) / sizeof(lists[0]));
