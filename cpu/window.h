@@ -41,6 +41,11 @@ bool cpu_window_is_due(struct cpu *cpu);
 static inline bool cpu_window_may_serve(const struct view *view) {
     return view->window && !view->window_is_stale;
 }
+/* Whether such an access of the page needs nothing more there. */
+static inline bool cpu_window_holds(const struct view *view, uint64_t linear, bool is_write) {
+    const struct window_piece *piece = window_find(view->window, linear);
+    return piece && (piece->writable || !is_write);
+}
 /*
  * Maps the page of `linear`, which cpu_fill has just allowed for such an access, reserving its region if need be. False:
  * it cannot be had in the window.

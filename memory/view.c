@@ -110,10 +110,11 @@ static void drop_window(struct view *view, bool keep_global) {
 }
 
 static void drop_from_window(struct view *view, uint64_t page) {
-    if (!view->window || view->window_is_stale || !window_find(view->window, page))
+    const struct window_piece *piece = view->window && !view->window_is_stale ? window_find(view->window, page) : NULL;
+    if (!piece || (view->dropped_count && view->dropped[view->dropped_count - 1] == piece->linear))
         return;
     if (view->dropped_count < VIEW_DROPPED)
-        view->dropped[view->dropped_count++] = page;
+        view->dropped[view->dropped_count++] = piece->linear;
     else
         drop_window(view, false);
 }

@@ -63,7 +63,7 @@ struct view_beside {
 
 struct code_page;
 struct window;
-#define VIEW_DROPPED 32u
+#define VIEW_DROPPED 64u /* kernels flush everything where it would be more than 30 or so */
 
 struct view {
     struct view_tables *tables;

@@ -333,26 +333,53 @@ static uint64_t end_of(uint64_t leaving) {
     return (leaving & ~1ull) + (leaving & 1 ? WINDOW_LARGE : 1) * PAGE;
 }
 
-void window_keep(struct window *window, bool (*keeps)(struct window_piece *piece, void *argument), void *argument) {
-    unsigned count = 0;
-    for (unsigned i = window->piece_count; i-- > 0;) {
-        struct window_piece *piece = &window->piece[i];
-        if (keeps(piece, argument))
-            continue;
-        window->leaving[count++] = piece->linear | (piece->pages > 1);
-        forget(window, piece);
-    }
+static void leave(struct window *window, struct window_piece *piece, unsigned *count) {
+    window->leaving[(*count)++] = piece->linear | (piece->pages > 1);
+    forget(window, piece);
+}
+
+/* Whether nothing is mapped between two addresses that are so close that looking is cheaper than one more call of the host. */
+static bool is_bare(struct window *window, uint64_t start, uint64_t end) {
+    enum { CLOSE = 64 };
+    if (end - start > CLOSE * PAGE)
+        return false;
+    for (; start < end; start += PAGE)
+        if (window_find(window, start))
+            return false;
+    return true;
+}
+
+/* Hides what has left the table, and bare addresses between. */
+static void hide_leaving(struct window *window, unsigned count) {
     qsort(window->leaving, count, sizeof *window->leaving, by_address);
     for (unsigned i = 0; i < count;) {
         uint64_t start = window->leaving[i] & ~1ull, end = end_of(window->leaving[i]);
         uint64_t last = start | ((1ull << VIEW_REGION_SHIFT) - 1); /* neighbouring regions may lie apart */
-        for (i++; i < count && (window->leaving[i] & ~1ull) == end && end <= last; i++)
+        for (i++; i < count && window->leaving[i] <= last && is_bare(window, end, window->leaving[i] & ~1ull); i++)
             end = end_of(window->leaving[i]);
         const struct window_piece run = {.linear = start};
         uint8_t *host = host_of(window, &run);
         if (host)
             hide(host, end - start);
     }
+}
+
+void window_keep(struct window *window, bool (*keeps)(struct window_piece *piece, void *argument), void *argument) {
+    unsigned count = 0;
+    for (unsigned i = window->piece_count; i-- > 0;)
+        if (!keeps(&window->piece[i], argument))
+            leave(window, &window->piece[i], &count);
+    hide_leaving(window, count);
+}
+
+void window_unmap_pages(struct window *window, const uint64_t *linear, unsigned count) {
+    unsigned leaving = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct window_piece *piece = window_find(window, linear[i]);
+        if (piece)
+            leave(window, piece, &leaving);
+    }
+    hide_leaving(window, leaving);
 }
 
 static void unmap_single_pages(struct window *window, const struct window_piece *large) {

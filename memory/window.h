@@ -66,7 +66,7 @@ struct window {
         unsigned group;
     } region[WINDOW_REGIONS];
     struct window_piece piece[WINDOW_PIECES];
-    uint64_t leaving[WINDOW_PIECES]; /* of window_keep: linear addresses, | 1 for large pieces */
+    uint64_t leaving[WINDOW_PIECES]; /* to be unmapped: linear addresses, | 1 for large pieces */
     uint16_t bucket[WINDOW_BUCKETS]; /* by linear address */
     uint16_t alias[WINDOW_BUCKETS];  /* by memory */
 };
@@ -125,7 +125,9 @@ bool window_reserve(struct view *view, uint64_t linear);
  */
 bool window_map(struct window *window, const struct window_piece *piece, unsigned count, int fd, uint64_t offset);
 void window_unmap(struct window *window, struct window_piece *piece);
-/* Unmaps all pieces but those that `keeps` wants; what lies side by side in one go. */
+/* Unmaps the pieces of these pages, at most WINDOW_PIECES; what lies close together in one go. */
+void window_unmap_pages(struct window *window, const uint64_t *linear, unsigned count);
+/* The same for all pieces but those that `keeps` wants. */
 void window_keep(struct window *window, bool (*keeps)(struct window_piece *piece, void *argument), void *argument);
 /* Takes write rights from one page of a large piece that may be written; the piece goes where that is not to be had. */
 void window_close_page(struct window *window, struct window_piece *large, uint64_t linear);

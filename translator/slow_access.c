@@ -127,7 +127,8 @@ static void try_window(struct cpu *cpu, uint64_t linear, bool is_write, uint64_t
     const struct cpu_range *range = (struct cpu_range *)cpu_translator(cpu)->range;
     if (!(cpu->mode_key & MODE_WINDOW))
         return;
-    if (!range->part[0].is_direct || !cpu_window_fill(cpu, linear, is_write))
+    bool has_page = cpu_window_holds(cpu->hot.view, linear, is_write); /* under another addend than the site's */
+    if (!range->part[0].is_direct || (!has_page && !cpu_window_fill(cpu, linear, is_write)))
         engine_note_soft_site(cpu, site_physical);
     else if (cpu_translator(cpu)->check_failed)
         engine_note_group(cpu, site_physical);

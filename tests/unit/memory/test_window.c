@@ -1,4 +1,4 @@
-/* Which groups the regions of windows come to, and where they find room: memory/window.c. */
+/* Which groups the regions of windows come to, where they find room, and which pages leave them: memory/window.c. */
 #include <check.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -135,6 +135,90 @@ START_TEST(habits_leave_room_for_others) {
 }
 END_TEST
 
+/* ---- Pages ---- */
+
+enum { PAGES = 300 };
+
+static uint8_t *memory; /* page n begins with the byte n */
+static int memory_fd;
+
+static void create_pages(void) {
+    create_programs();
+    memory_fd = memfd_create("memory", MFD_CLOEXEC);
+    ck_assert_int_eq(ftruncate(memory_fd, PAGES * 4096), 0);
+    memory = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+    ck_assert_ptr_ne(memory, MAP_FAILED);
+    for (unsigned i = 0; i < PAGES; i++)
+        memory[i * 4096] = (uint8_t)i;
+    ck_assert(window_create(fixture.view[0], true, false, &fixture.shared));
+    ck_assert(window_reserve(fixture.view[0], HEAP));
+}
+
+static void destroy_pages(void) {
+    destroy_programs();
+    munmap(memory, PAGES * 4096);
+    close(memory_fd);
+}
+
+static uint64_t page_at(unsigned number) {
+    return HEAP + number * 4096ull;
+}
+
+static void map_pages(const unsigned *numbers, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
+        const struct window_piece piece = {.linear = page_at(numbers[i]), .memory = memory + numbers[i] * 4096, .pages = 1};
+        ck_assert(window_map(fixture.view[0]->window, &piece, 1, memory_fd, numbers[i] * 4096));
+    }
+}
+
+/* As the processor sees it, and in the table. */
+static bool is_mapped(unsigned number) {
+    struct window *window = fixture.view[0]->window;
+    const uint8_t *host = (const uint8_t *)(page_at(number) + window->addend[window_group(window, HEAP)]);
+    int ends[2];
+    uint8_t byte = 0;
+    ck_assert_int_eq(pipe(ends), 0);
+    bool is_there = write(ends[1], host, 1) == 1;
+    ck_assert(!is_there || (read(ends[0], &byte, 1) == 1 && byte == (uint8_t)number));
+    close(ends[0]);
+    close(ends[1]);
+    ck_assert(is_there == !!window_find(window, page_at(number)));
+    return is_there;
+}
+
+START_TEST(pages_are_unmapped_without_those_between) {
+    static const unsigned numbers[] = {0, 1, 2, 5, 7, 150, 151}, going[] = {7, 0, 5, 151, 5, 2};
+    uint64_t linear[sizeof going / sizeof *going];
+    map_pages(numbers, sizeof numbers / sizeof *numbers);
+    for (unsigned i = 0; i < sizeof going / sizeof *going; i++)
+        linear[i] = page_at(going[i]);
+    window_unmap_pages(fixture.view[0]->window, linear, sizeof going / sizeof *going);
+    for (unsigned i = 0; i < PAGES; i++)
+        ck_assert(is_mapped(i) == (i == 1 || i == 150));
+    ck_assert_uint_eq(fixture.view[0]->window->piece_count, 2);
+    ck_assert_uint_eq(fixture.shared.budget, 1000 - 2);
+}
+END_TEST
+
+static bool is_seventh(struct window_piece *piece, void *unused) {
+    (void)unused;
+    return (piece->linear - HEAP) / 4096 % 7 == 0;
+}
+
+START_TEST(kept_pages_stay_amid_those_that_go) {
+    unsigned numbers[PAGES];
+    for (unsigned i = 0; i < PAGES; i++)
+        numbers[i] = i * 211 % PAGES; /* in disorder */
+    map_pages(numbers, PAGES / 2);
+    bool was_mapped[PAGES] = {false};
+    for (unsigned i = 0; i < PAGES / 2; i++)
+        was_mapped[numbers[i]] = true;
+    window_keep(fixture.view[0]->window, is_seventh, NULL);
+    for (unsigned i = 0; i < PAGES; i++)
+        ck_assert(is_mapped(i) == (was_mapped[i] && i % 7 == 0));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("window");
     TCase *tcase = tcase_create("window");
@@ -147,6 +231,11 @@ int main(void) {
     tcase_add_test(programs, programs_that_are_alike_have_like_groups);
     tcase_add_test(programs, habits_leave_room_for_others);
     suite_add_tcase(suite, programs);
+    TCase *pages = tcase_create("pages");
+    tcase_add_checked_fixture(pages, create_pages, destroy_pages);
+    tcase_add_test(pages, pages_are_unmapped_without_those_between);
+    tcase_add_test(pages, kept_pages_stay_amid_those_that_go);
+    suite_add_tcase(suite, pages);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
