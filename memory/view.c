@@ -273,7 +273,7 @@ void view_forget_jumps(struct view *view) {
 }
 
 void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
-    unsigned index = (unsigned)target & (VIEW_JUMPS - 1);
+    unsigned index = view_jump_index(target);
     struct view_jump *jump = &view->tables->jump[index];
     bool is_listed = jump->negative_target != (index == 0);
     view->fetched[fetched_bit(target) / 8] |= (uint8_t)(1u << (fetched_bit(target) % 8));
@@ -288,7 +288,7 @@ void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
 }
 
 void view_drop_jump(struct view *view, uint64_t target) {
-    unsigned index = (unsigned)target & (VIEW_JUMPS - 1);
+    unsigned index = view_jump_index(target);
     if (view->tables->jump[index].negative_target == -target)
         view->tables->jump[index].negative_target = index == 0;
 }

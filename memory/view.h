@@ -17,7 +17,8 @@
 #include "trapeze/types.h"
 
 #define VIEW_ENTRIES 65536u
-#define VIEW_JUMPS 65536u /* entries of the jump cache; index = target & 0xffff */
+#define VIEW_JUMPS 65536u /* entries of the jump cache, by view_jump_index */
+#define VIEW_JUMP_SHIFT 4 /* functions begin at multiples of 16 mostly: these, too, are to use all entries */
 #define VIEW_LIST 8192u
 #define VIEW_REGION_SHIFT 40
 #define VIEW_REGIONS 65536u /* index = bits 55:40 of a linear address */
@@ -195,7 +196,10 @@ static inline bool view_device(const struct view *view, uint64_t linear, bool is
     return beside->page == ((linear & ~0xfffull) | 1) && !beside->code && (beside->is_writable || !is_write);
 }
 
-/* The jump cache. */
+/* The jump cache. emit_jump_index computes the same. */
+static inline unsigned view_jump_index(uint64_t target) {
+    return (unsigned)(target + (target >> VIEW_JUMP_SHIFT)) & (VIEW_JUMPS - 1);
+}
 void view_flush_jumps(struct view *view);
 /* Those of every view that has been made. */
 void view_set_flush_jumps(const struct view_set *views);

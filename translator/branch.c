@@ -48,8 +48,7 @@ static void emit_exit_call(struct translation *t, uint64_t target, const uint8_t
 }
 
 static struct emit_memory jump_cell(uint64_t target, bool host) {
-    uint32_t index = (uint32_t)target & (VIEW_JUMPS - 1);
-    int32_t offset = R_TABLE(jump) + (int32_t)(index * sizeof(struct view_jump));
+    int32_t offset = R_TABLE(jump) + (int32_t)(view_jump_index(target) * sizeof(struct view_jump));
     return memory_at(REG_R, offset + (host ? 8 : 0));
 }
 
@@ -390,10 +389,8 @@ static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand
 /* The branch is taken where the jump cache knows S. T = its index there, in units of 8 bytes. */
 static uint8_t *emit_lookup(struct translation *t) {
     struct emitter *e = &t->e;
-    struct emit_memory twice = memory_indexed(REG_T, REG_T, 1, 0);
     struct emit_memory cell = memory_indexed(REG_R, REG_T, 8, R_TABLE(jump[0].negative_target));
-    emit_zero_extend16(e, REG_T, REG_S);
-    emit_lea(e, true, REG_T, &twice);
+    emit_jump_index(e, REG_T);
     t->has_addend_b = false;
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);

@@ -158,6 +158,14 @@ void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from) {
     emit_op_register(e, 0, false, 0x0fb7, to, from);
 }
 
+void emit_jump_index(struct emitter *e, unsigned to) {
+    _Static_assert(VIEW_JUMPS == 65536, "an index of 16 bits");
+    emit_rorx(e, to, REG_S, VIEW_JUMP_SHIFT);
+    emit_add_lea(e, to, to, REG_S, 0);
+    emit_zero_extend16(e, to, to);
+    emit_add_lea(e, to, to, to, 0);
+}
+
 /* Three-byte VEX, map 2 (0F38) or 3 (0F3A); vvvv is the extra source. */
 static void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool w, unsigned reg, unsigned vvvv, unsigned rm) {
     emit_u8(e, 0xc4);

@@ -119,6 +119,9 @@ void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift);
 /* reg &= mask, flags untouched. */
 void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register);
 
+/* to = twice the jump cache's index for the target in S. */
+void emit_jump_index(struct emitter *e, unsigned to);
+
 /* Branches. A label for a short forward branch is the address behind it. */
 uint8_t *emit_jrcxz(struct emitter *e);                  /* patched by emit_here */
 void emit_here(struct emitter *e, uint8_t *branch);

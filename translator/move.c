@@ -83,7 +83,8 @@ static void add64(uint8_t *at, uint64_t distance) {
 
 static void move_jump(uint8_t *at, uint64_t distance) {
     uint32_t offset = load32(at) - (uint32_t)R_TABLE(jump), inside = offset % sizeof(struct view_jump);
-    uint32_t index = (offset / (uint32_t)sizeof(struct view_jump) + (uint32_t)distance) & (VIEW_JUMPS - 1);
+    /* whole pages, so the index of a sum is the sum of the indices */
+    uint32_t index = (offset / (uint32_t)sizeof(struct view_jump) + view_jump_index(distance)) & (VIEW_JUMPS - 1);
     store32(at, (uint32_t)R_TABLE(jump) + index * (uint32_t)sizeof(struct view_jump) + inside);
 }
 

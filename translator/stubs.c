@@ -184,14 +184,12 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
 /* A return that the shadow stack did not know: where the jump cache knows S and nothing is pending, goes there with the
    stack pointer moved; else falls through. */
 static void emit_return_lookup(struct emitter *e, int32_t adjust) {
-    struct emit_memory twice = memory_indexed(REG_A, REG_A, 1, 0);
     struct emit_memory stack = memory_at(HOST_RSP, adjust);
     struct emit_memory tag = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].negative_target));
     struct emit_memory host = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].host));
     emit_load32(e, REG_A, R_STATE(hot.run));
     uint8_t *pending = emit_jrcxz(e);
-    emit_zero_extend16(e, REG_A, REG_S);
-    emit_lea(e, true, REG_A, &twice);
+    emit_jump_index(e, REG_A);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     uint8_t *hit = emit_jrcxz(e);
@@ -200,8 +198,7 @@ static void emit_return_lookup(struct emitter *e, int32_t adjust) {
     uint8_t *miss = e->at;
     emit_here(e, hit);
     emit_lea(e, true, HOST_RSP, &stack);
-    emit_zero_extend16(e, REG_A, REG_S);
-    emit_lea(e, true, REG_A, &twice);
+    emit_jump_index(e, REG_A);
     emit_op_memory(e, 0, false, 0xff, 4, &host);
     emit_here(e, pending);
     emit_here(e, miss);
