@@ -158,14 +158,6 @@ void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from) {
     emit_op_register(e, 0, false, 0x0fb7, to, from);
 }
 
-void emit_jump_index(struct emitter *e, unsigned to) {
-    _Static_assert(VIEW_JUMPS == 65536, "an index of 16 bits");
-    emit_rorx(e, to, REG_S, VIEW_JUMP_SHIFT);
-    emit_add_lea(e, to, to, REG_S, 0);
-    emit_zero_extend16(e, to, to);
-    emit_add_lea(e, to, to, to, 0);
-}
-
 /* Three-byte VEX, map 2 (0F38) or 3 (0F3A); vvvv is the extra source. */
 static void emit_vex(struct emitter *e, unsigned map, unsigned pp, bool w, unsigned reg, unsigned vvvv, unsigned rm) {
     emit_u8(e, 0xc4);
@@ -217,6 +209,17 @@ void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift) 
     struct emit_memory place = from_r(R_STATE(hot.shifted) + (int32_t)(shift + 7) / 8);
     emit_store(e, R_STATE(hot.shifted), from);
     emit_op_memory(e, 0, false, 0x0fb7, to, &place);
+}
+
+void emit_jump_index(struct emitter *e, unsigned to) {
+    _Static_assert(VIEW_JUMPS == 65536, "an index of 16 bits");
+    if (e->lacks_bmi2) /* not by a push: behind a RET to the sentinel, its slot is below the stack pointer */
+        emit_bits16(e, to, REG_S, VIEW_JUMP_SHIFT);
+    else
+        emit_rorx(e, to, REG_S, VIEW_JUMP_SHIFT);
+    emit_add_lea(e, to, to, REG_S, 0);
+    emit_zero_extend16(e, to, to);
+    emit_add_lea(e, to, to, to, 0);
 }
 
 void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count) {
