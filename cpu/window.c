@@ -11,7 +11,6 @@ enum {
     MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
     EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
     BLOCK_COST = 15000,     /* likewise: the translation of a block */
-    MOST_MOVES = 4,         /* to places where more regions find room */
     EARNED_SHIFT = 2,       /* a quarter of the time in a window pays for events */
 };
 #define MOST_DEBT (EVENT_COST * 400ull)
@@ -212,16 +211,16 @@ static void load_addends(struct cpu *cpu, const struct window *window) {
     cpu_window_place_segment(cpu, CPU_GS);
 }
 
-/* Group A of a kernel's window may have begun where its other regions would meet something of the host's. */
+/* A group may have begun where its other regions would meet something of the host's. */
 static bool is_cramped(const struct view *view) {
-    return view->window->is_supervisor && view->window->region_count < WINDOW_REGIONS;
+    return (view->window->is_supervisor || view->window_moves < WINDOW_MOVES) && view->window->region_count < WINDOW_REGIONS;
 }
 
 /* A window with half of what the kernel uses costs more than it gains, and spoils the sites for other processors. */
 static void move_or_give_up(struct cpu *cpu, struct view *view) {
-    if (view->window_moves >= MOST_MOVES && cpu->windows == CPU_WINDOWS_ALWAYS)
+    if (view->window_moves >= WINDOW_MOVES && cpu->windows == CPU_WINDOWS_ALWAYS)
         return;
-    view->window_must_move = view->window_moves < MOST_MOVES;
+    view->window_must_move = view->window_moves < WINDOW_MOVES;
     view->window_is_stale = true;
     view->window_merit = 0;
     if (!view->window_must_move)
@@ -414,7 +413,7 @@ static bool is_of_kind(const struct window *window, uint32_t key) {
 /* A 64-bit kernel's first code has 32 bits. */
 static bool must_move(const struct view *view, uint32_t key) {
     return view->window_must_move ||
-           ((key & MODE_CPL) == 0 && !is_of_kind(view->window, key) && view->window_moves < MOST_MOVES);
+           ((key & MODE_CPL) == 0 && !is_of_kind(view->window, key) && view->window_moves < WINDOW_MOVES);
 }
 
 bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {

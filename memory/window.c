@@ -93,13 +93,20 @@ static bool is_for(const struct window *window, unsigned group, uint64_t linear)
     return group == (window->has_group[WINDOW_A] ? WINDOW_B : WINDOW_A);
 }
 
+/* Whether the group that is to be made for the first of the wishes should have room for the region, too. */
+static bool belongs(const struct window *window, unsigned group, const struct wish *wish, uint64_t linear) {
+    bool is_first_of_a = !window->is_supervisor && group == WINDOW_A;
+    return is_upper(linear) == is_upper(wish->linear[0]) &&
+           (is_first_of_a ? go_together(wish->linear[0], linear) : is_for(window, group, linear));
+}
+
 /* Windows of user code are much alike, and the last region would find no room if each were made for the first one. */
 static void wish_for_habits(struct wish *wish, const struct window *window, unsigned group) {
     for (unsigned i = 0; i < WINDOW_HABITS; i++) {
         uint64_t habit = atomic_load_explicit(&window->shared->habit[i], memory_order_relaxed), linear = habit & ~1ull;
         if (!habit)
             return;
-        if (is_upper(linear) == is_upper(wish->linear[0]) && is_for(window, group, linear))
+        if (belongs(window, group, wish, linear))
             wish_for(wish, linear);
     }
 }
@@ -116,8 +123,7 @@ static void note_habit(const struct window *window, uint64_t linear) {
 static void wish_for_known(struct wish *wish, const struct view *view, unsigned group) {
     for (unsigned i = view->filled; i-- > 0;) {
         uint64_t linear = -view->tables->read_tag[view->list[i]];
-        if (view_index(linear) == view->list[i] && view_is_canonical(linear) &&
-            is_upper(linear) == is_upper(wish->linear[0]) && is_for(view->window, group, linear))
+        if (view_index(linear) == view->list[i] && view_is_canonical(linear) && belongs(view->window, group, wish, linear))
             wish_for(wish, linear);
     }
 }
@@ -162,9 +168,9 @@ static bool find_addend(struct window *window, unsigned group, const struct wish
 static bool found_group(struct view *view, unsigned group, uint64_t linear) {
     struct window *window = view->window;
     struct wish wish = {.linear = {linear}, .count = 1, .most = WINDOW_REGIONS - window->region_count};
-    if (!window->is_supervisor && group == WINDOW_B)
+    if (!window->is_supervisor)
         wish_for_habits(&wish, window, group);
-    if (window->is_supervisor ? is_upper(linear) : group == WINDOW_B)
+    if (!window->is_supervisor || is_upper(linear))
         wish_for_known(&wish, view, group);
     if (find_addend(window, group, &wish))
         return true;
@@ -208,12 +214,14 @@ bool window_reserve(struct view *view, uint64_t linear) {
     for (unsigned i = 0; i < window->refused_count; i++)
         if (window->refused[i] == linear)
             return false;
-    /* Blocks are shared: a kernel's addresses are in the same groups for all processors. */
+    /* Blocks are shared: addresses are in the same groups for all processors and programs, and the window is made anew
+       where one finds no room in its group. */
     unsigned before = window->region_count, best = is_for(window, WINDOW_A, linear) ? WINDOW_A : WINDOW_B;
     if (window->is_64 && !window->is_supervisor)
         note_habit(window, linear);
     unsigned other = WINDOW_A + WINDOW_B - best;
-    if (reserve_in_group(view, best, linear) || (!window->is_supervisor && reserve_in_group(view, other, linear)))
+    bool may_differ = !window->is_supervisor && view->window_moves >= WINDOW_MOVES;
+    if (reserve_in_group(view, best, linear) || (may_differ && reserve_in_group(view, other, linear)))
         return enter_regions(view, before);
     if (window->refused_count < WINDOW_REGIONS)
         window->refused[window->refused_count++] = linear;

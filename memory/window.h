@@ -35,6 +35,7 @@
 #define WINDOW_STACK_SLACK (1u << 17)
 #define WINDOW_POISON (1ull << 54) /* no host address, whatever offset in a region and displacement are added */
 #define WINDOW_REGIONS 8u
+#define WINDOW_MOVES 4u /* to places where more regions find room; then user code takes those of the other group */
 #define WINDOW_PIECES 20480u /* host mappings that one window may have */
 #define WINDOW_LARGE 512u    /* pages of a large piece: 2 MiB */
 #define WINDOW_BUCKETS 16384u

@@ -135,6 +135,45 @@ START_TEST(habits_leave_room_for_others) {
 }
 END_TEST
 
+static void *take_place(uint64_t host) {
+    void *place = mmap((void *)host, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    ck_assert_ptr_eq(place, (void *)host);
+    return place;
+}
+
+/* Something of the host's is where the heap would be beside the stack: it is not put into the other group, where code that
+   is shared would not look for it, but the next window is made for both. */
+START_TEST(window_without_room_for_a_habit_is_made_elsewhere) {
+    struct view *view = fixture.view[0];
+
+    ck_assert(window_create(view, true, false, &fixture.shared));
+    ck_assert(window_reserve(view, STACK));
+    void *place = take_place(HEAP + view->window->addend[WINDOW_A]);
+    ck_assert(!window_reserve(view, HEAP));
+    ck_assert_uint_eq(window_group(view->window, HEAP), WINDOW_GROUPS);
+    window_destroy(view);
+    ck_assert(window_create(view, true, false, &fixture.shared));
+    ck_assert(window_reserve(view, STACK));
+    ck_assert(window_reserve(view, HEAP));
+    ck_assert_uint_eq(window_group(view->window, HEAP), WINDOW_A);
+    munmap(place, 4096);
+}
+END_TEST
+
+/* Where moving has not helped, it takes what there is. */
+START_TEST(window_that_has_moved_enough_takes_the_other_group) {
+    struct view *view = fixture.view[0];
+
+    view->window_moves = WINDOW_MOVES;
+    ck_assert(window_create(view, true, false, &fixture.shared));
+    ck_assert(window_reserve(view, STACK));
+    void *place = take_place(HEAP + view->window->addend[WINDOW_A]);
+    ck_assert(window_reserve(view, HEAP));
+    ck_assert_uint_eq(window_group(view->window, HEAP), WINDOW_B);
+    munmap(place, 4096);
+}
+END_TEST
+
 /* ---- Pages ---- */
 
 enum { PAGES = 300 };
@@ -230,6 +269,8 @@ int main(void) {
     tcase_add_checked_fixture(programs, create_programs, destroy_programs);
     tcase_add_test(programs, programs_that_are_alike_have_like_groups);
     tcase_add_test(programs, habits_leave_room_for_others);
+    tcase_add_test(programs, window_without_room_for_a_habit_is_made_elsewhere);
+    tcase_add_test(programs, window_that_has_moved_enough_takes_the_other_group);
     suite_add_tcase(suite, programs);
     TCase *pages = tcase_create("pages");
     tcase_add_checked_fixture(pages, create_pages, destroy_pages);
