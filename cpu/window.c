@@ -9,7 +9,7 @@ enum {
     POLLS = 100000,         /* that count as a sample: a third of a millisecond in a small loop, more in large code */
     MOST_PATIENCE = 64,
     MAPPED_AT_ONCE = 1024,  /* pages that the software tables know already */
-    EVENT_COST = 25000,     /* cycles of the host: a signal and a mapping */
+    EVENT_COST = 20000,     /* cycles of the host: a signal and a mapping */
     BLOCK_COST = 15000,     /* likewise: the translation of a block */
     EARNED_SHIFT = 2,       /* a quarter of the time in a window pays for events */
 };
@@ -53,23 +53,33 @@ static bool may_write(const struct memory_region *region, const struct cpu_trans
     return translation->writable && translation->dirty && !(region->flags & TRAPEZE_MEMORY_READ_ONLY);
 }
 
-/* How many pages from the mapping's on, up to a multiple of 64 KiB, are side by side in the guest's memory, have the same
-   rights, and were used before: they are mapped with it. */
-static unsigned count_followers(const struct mapping *mapping, struct memory_region *region, bool can_write) {
+/* Whether the page so many pages behind the mapping's is so in the guest's memory, too, has the same rights, was used
+   before, and is not in the window yet. */
+static bool is_alike(const struct mapping *mapping, struct memory_region *region, bool can_write, int64_t pages) {
+    uint64_t offset = (uint64_t)pages * MEMORY_PAGE, linear = (mapping->linear & ~MEMORY_PAGE_MASK) + offset;
+    guest_physical expected = guest_physical_at((mapping->translation.physical.value & ~MEMORY_PAGE_MASK) + offset);
+    struct cpu_translation at;
+    if (window_find(mapping->view->window, linear) || !cpu_walk_look(mapping->cpu, linear, &at))
+        return false;
+    return at.physical.value == expected.value && at.global == mapping->translation.global && at.page_shift == 12 &&
+           is_whole_in(region, expected.value, MEMORY_PAGE) && may_write(region, &at) == can_write &&
+           !(can_write && claim_writes(region, expected, 1));
+}
+
+/* Pages that are mapped with the mapping's, in the same aligned 64 KiB: `before` and `behind` it. */
+struct neighbours {
+    unsigned before, behind;
+};
+
+static struct neighbours find_neighbours(const struct mapping *mapping, struct memory_region *region, bool can_write) {
     enum { TOGETHER = 16 };
-    uint64_t linear = mapping->linear & ~MEMORY_PAGE_MASK, physical = mapping->translation.physical.value & ~MEMORY_PAGE_MASK;
-    unsigned most = TOGETHER - (unsigned)(linear / MEMORY_PAGE % TOGETHER), count = 1;
-    for (; count < most; count++) {
-        struct cpu_translation next;
-        uint64_t offset = count * (uint64_t)MEMORY_PAGE;
-        guest_physical expected = guest_physical_at(physical + offset);
-        if (window_find(mapping->view->window, linear + offset) || !cpu_walk_look(mapping->cpu, linear + offset, &next) ||
-            next.physical.value != expected.value || next.global != mapping->translation.global || next.page_shift != 12 ||
-            !is_whole_in(region, expected.value, MEMORY_PAGE) || may_write(region, &next) != can_write ||
-            (can_write && claim_writes(region, expected, 1)))
-            break;
-    }
-    return count;
+    unsigned place = (unsigned)(mapping->linear / MEMORY_PAGE % TOGETHER);
+    struct neighbours found = {0, 0};
+    while (found.before < place && is_alike(mapping, region, can_write, -(int64_t)found.before - 1))
+        found.before++;
+    while (place + found.behind + 1 < TOGETHER && is_alike(mapping, region, can_write, found.behind + 1))
+        found.behind++;
+    return found;
 }
 
 /* Stores to pages with code must be seen. The large piece at `linear` has just been mapped. */
@@ -102,9 +112,14 @@ static bool map(struct mapping *mapping, struct memory_region *region, unsigned 
                                  .writable = can_write && (pages > 1 || !with_code),
                                  .global = mapping->translation.global};
     mapping->is_writable = can_write && !is_code(memory_page_flags(region, mapping->translation.physical));
-    unsigned count = pages == 1 ? count_followers(mapping, region, piece.writable) : 1;
-    bool done = window_map(mapping->view->window, &piece, count, region->fd,
-                           region->offset + (physical.value - region->base));
+    struct neighbours with = {0, 0};
+    if (pages == 1)
+        with = find_neighbours(mapping, region, piece.writable);
+    uint64_t before = with.before * (uint64_t)MEMORY_PAGE;
+    piece.linear -= before;
+    piece.memory -= before;
+    bool done = window_map(mapping->view->window, &piece, with.before + 1 + with.behind, region->fd,
+                           region->offset + (physical.value - before - region->base));
     if (done && pages > 1 && with_code)
         close_code_pages(mapping, region, physical, piece.linear);
     return done && window_find(mapping->view->window, mapping->linear);
@@ -153,8 +168,6 @@ static bool find_budget(struct cpu *cpu) {
     if (!largest)
         return false;
     window_destroy(largest);
-    largest->window_is_stale = false;
-    largest->dropped_count = 0;
     largest->window_merit = largest->window_blocks = 0;
     return true;
 }
@@ -276,8 +289,6 @@ static uint64_t move_window(void *argument) {
     struct view *view = ((struct mapping *)argument)->view;
     window_destroy(view);
     view->window_moves++;
-    view->window_must_move = view->window_is_stale = false;
-    view->dropped_count = 0;
     return open_window(argument);
 }
 
@@ -438,7 +449,7 @@ bool cpu_window_is_ready(struct cpu *cpu, struct view *view, uint32_t key) {
         cpu->call_full(cpu, compare_window, &request);
         cpu->statistics.windows_compared++;
     } else if (view->dropped_count) {
-        if (cpu_window_charge(cpu, view->dropped_count))
+        if (cpu_window_charge(cpu, (view->dropped_count + 1) / 2)) /* without a signal */
             return false;
         cpu->call_full(cpu, drop_pages, &request);
     }

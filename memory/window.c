@@ -268,6 +268,9 @@ void window_destroy(struct view *view) {
     if (!window)
         return;
     view->window = NULL;
+    view->window_is_stale = view->window_must_move = false;
+    view->dropped_count = 0;
+    view->window_awaited = 0;
     for (unsigned i = 0; i < window->region_count; i++)
         release(window, i);
     atomic_fetch_add(&window->shared->budget, window->piece_count);
