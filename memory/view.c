@@ -235,11 +235,11 @@ void view_drop_writes(struct view *view, uint64_t host_page) {
 }
 
 void view_flush_jumps(struct view *view) {
-    struct view_jump *jump = view->tables->jump;
+    struct view_jump *jump = view->tables->jump, *second = view->tables->second_jump;
     unsigned count = view->jumps_overflow ? VIEW_JUMPS : view->jumps_filled;
     for (unsigned i = 0; i < count; i++) {
         unsigned index = view->jumps_overflow ? i : view->jumps[i];
-        jump[index].negative_target = index == 0;
+        jump[index].negative_target = second[index].negative_target = index == 0;
     }
     if (count)
         for (unsigned i = 0; i < sizeof view->fetched; i += 8)
@@ -259,7 +259,7 @@ void view_set_flush_jumps(const struct view_set *views) {
 
 void view_forget_jumps(struct view *view) {
     enum { FEW = 256 };
-    struct view_jump *jump = view->tables->jump;
+    struct view_jump *jump = view->tables->jump, *second = view->tables->second_jump;
     if (view->jumps_overflow || view->jumps_filled > FEW) {
         view_flush_jumps(view);
         return;
@@ -267,15 +267,18 @@ void view_forget_jumps(struct view *view) {
     for (unsigned i = 0; i < view->jumps_filled; i++) {
         unsigned index = view->jumps[i];
         view->fetched[fetched_bit(-jump[index].negative_target) / 8] = 0; /* nobody's bit is needed when all are gone */
-        jump[index].negative_target = index == 0;
+        view->fetched[fetched_bit(-second[index].negative_target) / 8] = 0;
+        jump[index].negative_target = second[index].negative_target = index == 0;
     }
     view->jumps_filled = 0;
 }
 
 void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
     unsigned index = view_jump_index(target);
-    struct view_jump *jump = &view->tables->jump[index];
-    bool is_listed = jump->negative_target != (index == 0);
+    struct view_jump *jump = &view->tables->jump[index], *second = &view->tables->second_jump[index];
+    bool is_listed = jump->negative_target != (index == 0) || second->negative_target != (index == 0);
+    if (jump->negative_target != (index == 0) && jump->negative_target != -target)
+        *second = *jump;
     view->fetched[fetched_bit(target) / 8] |= (uint8_t)(1u << (fetched_bit(target) % 8));
     jump->host = host;
     jump->negative_target = -target;
@@ -289,8 +292,10 @@ void view_fill_jump(struct view *view, uint64_t target, uint64_t host) {
 
 void view_drop_jump(struct view *view, uint64_t target) {
     unsigned index = view_jump_index(target);
-    if (view->tables->jump[index].negative_target == -target)
-        view->tables->jump[index].negative_target = index == 0;
+    struct view_jump *places[] = {&view->tables->jump[index], &view->tables->second_jump[index]};
+    for (unsigned i = 0; i < 2; i++)
+        if (places[i]->negative_target == -target)
+            places[i]->negative_target = index == 0;
 }
 
 bool view_fetch(const struct view *view, uint64_t linear, uint64_t *physical_page) {

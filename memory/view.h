@@ -40,6 +40,8 @@ struct view_tables {
        pages that are there for regions of the group alone. */
     _Alignas(4096) uint64_t region[VIEW_REGIONS];
     uint64_t check[2][VIEW_CHECKS];
+    /* What another target has driven out of its place in `jump`: stubs look here before they leave for C. */
+    struct view_jump second_jump[VIEW_JUMPS];
 };
 
 /* Executable pages, for the dispatcher alone. */

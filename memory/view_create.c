@@ -47,7 +47,7 @@ struct view *view_create(int state_fd, size_t state_size) {
         unsigned index = (VIEW_ENTRIES - VIEW_REACH + i) % VIEW_ENTRIES;
         view->tables->read_tag[index] = view->tables->write_tag[index] = view_invalid_tag(index);
     }
-    view->tables->jump[0].negative_target = 1;
+    view->tables->jump[0].negative_target = view->tables->second_jump[0].negative_target = 1;
     return view;
 }
 

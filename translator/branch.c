@@ -47,6 +47,26 @@ static void emit_exit_call(struct translation *t, uint64_t target, const uint8_t
     site->other = linkable && !t->e.overflow ? (uint16_t)(linkable - t->start) : 0;
 }
 
+static bool is_wide(uint64_t target) {
+    return (uint64_t)(int32_t)target != target;
+}
+
+/* A way out whose stub may find the target after all: by a jump with the return address in T, as the host's predictor of
+   returns would take a call for one. */
+static void emit_jump_out(struct translation *t, uint64_t stub) {
+    static const uint8_t lea_behind_jump[] = {0x4c, 0x8d, 0x3d, 5, 0, 0, 0};
+    emit_bytes(&t->e, lea_behind_jump, sizeof lea_behind_jump);
+    emit_jump(&t->e, stub);
+}
+
+/* Behind emit_cell_check, which has left a wide target in S. */
+static void emit_crossing_exit(struct translation *t, uint64_t target) {
+    if (!is_wide(target))
+        emit_mov_immediate(&t->e, REG_S, target);
+    emit_jump_out(t, t->engine->stubs.crossing);
+    add_site(t, SITE_EXIT)->data = (int64_t)(target - t->start_rip);
+}
+
 static struct emit_memory jump_cell(uint64_t target, bool host) {
     int32_t offset = R_TABLE(jump) + (int32_t)(view_jump_index(target) * sizeof(struct view_jump));
     return memory_at(REG_R, offset + (host ? 8 : 0));
@@ -55,14 +75,13 @@ static struct emit_memory jump_cell(uint64_t target, bool host) {
 /* Goes on behind the branch that it returns when the jump cache knows the target, else here. Uses S. */
 static uint8_t *emit_cell_check(struct translation *t, uint64_t target) {
     struct emit_memory cell = jump_cell(target, false), sum = memory_at(REG_A, (int32_t)target);
-    bool is_wide = (uint64_t)(int32_t)target != target;
-    if (is_wide) {
+    if (is_wide(target)) {
         emit_mov_immediate(&t->e, REG_S, target);
         note_rip(t, target, RELOCATE_RIP);
     }
     emit_op_memory(&t->e, 0, true, 0x8b, REG_A, &cell);
     note_rip(t, target, RELOCATE_JUMP);
-    if (is_wide)
+    if (is_wide(target))
         emit_add_lea(&t->e, REG_A, REG_S, REG_A, 0);
     else
         emit_lea(&t->e, true, REG_A, &sum);
@@ -78,7 +97,7 @@ void emit_exit(struct translation *t, uint64_t target) {
         emit_exit_call(t, target, linkable);
     } else {
         uint8_t *hit = emit_cell_check(t, target);
-        emit_exit_call(t, target, NULL);
+        emit_crossing_exit(t, target);
         emit_here(e, hit);
         struct emit_memory cell = jump_cell(target, true);
         emit_op_memory(e, 0, false, 0xff, 4, &cell);
@@ -101,6 +120,12 @@ static int64_t moved_stack(const struct translation *t) {
 /* Leaves for S. */
 static void emit_indirect_exit(struct translation *t) {
     emit_call(&t->e, t->engine->stubs.indirect);
+    add_site(t, SITE_INDIRECT)->data = moved_stack(t);
+}
+
+/* The same behind emit_lookup. */
+static void emit_missed_exit(struct translation *t) {
+    emit_jump_out(t, t->engine->stubs.missed);
     add_site(t, SITE_INDIRECT)->data = moved_stack(t);
 }
 
@@ -138,7 +163,9 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
             loop_leave(t);
             emit_exit_call(t, late->target, NULL);
         } else if (late->is_indirect) {
-            emit_indirect_exit(t);
+            (late->call ? emit_missed_exit : emit_indirect_exit)(t);
+        } else if (late->call && !late->linkable) {
+            emit_crossing_exit(t, late->target);
         } else {
             emit_exit_call(t, late->target, late->linkable);
         }
@@ -286,7 +313,7 @@ void translate_jump(struct translation *t) {
     if (!t->skips_poll)
         emit_poll(t, 0)->is_indirect = true;
     uint8_t *hit = emit_lookup(t);
-    emit_indirect_exit(t);
+    emit_missed_exit(t);
     emit_here(e, hit);
     emit_lookup_jump(t, 4);
 }
@@ -544,7 +571,7 @@ void translate_ret(struct translation *t) {
     if (may_chain(t) && has_known_stack(t) && is_elsewhere) {
         emit_poll(t, 0)->is_indirect = true;
         uint8_t *hit = emit_lookup(t);
-        emit_indirect_exit(t);
+        emit_missed_exit(t);
         emit_here(&t->e, hit);
         emit_lookup_jump(t, 4);
         return;

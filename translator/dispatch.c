@@ -165,8 +165,12 @@ static enum cpu_result deliver(struct cpu *cpu) {
 static uint64_t find_in_jump_cache(struct cpu *cpu, uint32_t key) {
     if ((key & (MODE_SLOW | MODE_TF | MODE_BREAKPOINTS)) || cpu_translator(cpu)->link_site || cpu->interrupt_shadow)
         return 0;
-    const struct view_jump *jump = &cpu->hot.view->tables->jump[view_jump_index(cpu->hot.rip)];
-    return jump->negative_target == -cpu->hot.rip ? jump->host : 0;
+    const struct view_tables *tables = cpu->hot.view->tables;
+    unsigned index = view_jump_index(cpu->hot.rip);
+    const struct view_jump *jump = &tables->jump[index], *second = &tables->second_jump[index];
+    if (jump->negative_target == -cpu->hot.rip)
+        return jump->host;
+    return second->negative_target == -cpu->hot.rip ? second->host : 0;
 }
 
 /*

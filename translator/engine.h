@@ -30,6 +30,8 @@ struct stubs {
     uint64_t helper;   /* S is the helper_call */
     uint64_t helped;   /* the host's RET at the end of it */
     uint64_t exit;     /* SITE_EXIT, SITE_RAISE */
+    uint64_t crossing; /* SITE_EXIT to the target in S that is not in its place in the jump cache; the return address is in T */
+    uint64_t missed;   /* likewise SITE_INDIRECT */
     uint64_t indirect; /* S is the target */
     uint64_t prepare;  /* slow access at S: answers the addend in A */
     uint64_t commit;   /* ends a slow write */

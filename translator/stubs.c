@@ -181,27 +181,48 @@ static void emit_enter(struct emitter *e, struct stubs *stubs, uint64_t *leave) 
     emit_u8(e, 0xc3);
 }
 
-/* A return that the shadow stack did not know: where the jump cache knows S and nothing is pending, goes there with the
-   stack pointer moved; else falls through. */
-static void emit_return_lookup(struct emitter *e, int32_t adjust) {
+/* Where the table at the offset from R knows S, goes there with the stack pointer moved; else falls through. Uses A. */
+static void emit_try_jump(struct emitter *e, int32_t table, int32_t adjust) {
     struct emit_memory stack = memory_at(HOST_RSP, adjust);
-    struct emit_memory tag = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].negative_target));
-    struct emit_memory host = memory_indexed(REG_R, REG_A, 8, R_TABLE(jump[0].host));
-    emit_load32(e, REG_A, R_STATE(hot.run));
-    uint8_t *pending = emit_jrcxz(e);
+    struct emit_memory tag = memory_indexed(REG_R, REG_A, 8, table + (int32_t)offsetof(struct view_jump, negative_target));
+    struct emit_memory host = memory_indexed(REG_R, REG_A, 8, table + (int32_t)offsetof(struct view_jump, host));
     emit_jump_index(e, REG_A);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &tag);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
-    uint8_t *hit = emit_jrcxz(e);
-    emit_u8(e, 0xeb);
-    emit_u8(e, 0);
-    uint8_t *miss = e->at;
+    uint8_t *hit = emit_jrcxz(e), *miss = emit_jump_short(e);
     emit_here(e, hit);
-    emit_lea(e, true, HOST_RSP, &stack);
+    if (adjust)
+        emit_lea(e, true, HOST_RSP, &stack);
     emit_jump_index(e, REG_A);
     emit_op_memory(e, 0, false, 0xff, 4, &host);
-    emit_here(e, pending);
     emit_here(e, miss);
+}
+
+/* Leads the branch of emit_jrcxz, which is short, to where emit_jump_here says. */
+static uint8_t *emit_far(struct emitter *e, uint8_t *branch) {
+    uint8_t *over = emit_jump_short(e);
+    emit_here(e, branch);
+    emit_jump(e, emit_address(e));
+    uint8_t *behind = e->at;
+    emit_here(e, over);
+    return behind;
+}
+
+/* A return that the shadow stack did not know: where the jump cache knows S and nothing is pending, goes there with the
+   stack pointer moved; else falls through. */
+static void emit_return_lookup(struct emitter *e, int32_t adjust) {
+    emit_load32(e, REG_A, R_STATE(hot.run));
+    uint8_t *leaves = emit_far(e, emit_jrcxz(e));
+    emit_try_jump(e, R_TABLE(jump), adjust);
+    emit_try_jump(e, R_TABLE(second_jump), adjust);
+    emit_jump_here(e, leaves);
+}
+
+/* S was not in its place; leaves by `way_out` where it is not in the other one either. */
+static void emit_second_look(struct emitter *e, uint64_t way_out) {
+    emit_try_jump(e, R_TABLE(second_jump), 0);
+    emit_bytes(e, (const uint8_t[]){0x41, 0x57}, 2); /* push r15: the return address */
+    emit_jump(e, way_out);
 }
 
 /* The flags of the image in A; uses T. */
@@ -275,6 +296,10 @@ bool stubs_create(struct engine *engine) {
     emit_helper_stub(&e, stubs, leave);
     stubs->exit = emit_way_out(&e, engine_exit, leave);
     stubs->indirect = emit_way_out(&e, engine_indirect, leave);
+    stubs->crossing = emit_address(&e);
+    emit_second_look(&e, stubs->exit);
+    stubs->missed = emit_address(&e);
+    emit_second_look(&e, stubs->indirect);
     stubs->prepare = emit_way_out(&e, engine_prepare, leave);
     stubs->commit = emit_way_out(&e, engine_commit, leave);
     stubs->fault = emit_way_out(&e, engine_fault, leave);

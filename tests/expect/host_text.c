@@ -68,7 +68,8 @@ static const char *stub_name(const struct stubs *stubs, uint64_t address) {
         {stubs->miss, "miss"},         {stubs->miss_read, "miss_read"}, {stubs->miss_write, "miss_write"},
         {stubs->helper, "helper"},     {stubs->exit, "exit"},
         {stubs->indirect, "indirect"}, {stubs->prepare, "prepare"}, {stubs->commit, "commit"},
-        {stubs->returned, "returned"}, {stubs->set_flags, "set_flags"},
+        {stubs->returned, "returned"}, {stubs->set_flags, "set_flags"}, {stubs->crossing, "crossing"},
+        {stubs->missed, "missed"},
     };
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (names[i].address == address)

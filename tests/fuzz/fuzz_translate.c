@@ -48,7 +48,8 @@ static void must(bool holds) {
 
 static bool is_stub(const struct stubs *stubs, uint64_t address) {
     const uint64_t all[] = {stubs->miss,     stubs->miss_read, stubs->miss_write, stubs->helper,   stubs->exit,
-                            stubs->indirect, stubs->prepare,   stubs->commit,     stubs->returned, stubs->set_flags};
+                            stubs->indirect, stubs->prepare,   stubs->commit,     stubs->returned, stubs->set_flags,
+                            stubs->crossing, stubs->missed};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] == address)
             return true;
