@@ -418,7 +418,7 @@ static uint8_t *emit_lookup(struct translation *t) {
     struct emitter *e = &t->e;
     struct emit_memory cell = memory_indexed(REG_R, REG_T, 8, R_TABLE(jump[0].negative_target));
     emit_jump_index(e, REG_T);
-    t->has_addend_b = false;
+    forget_addend(t);
     emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
     emit_add_lea(e, REG_A, REG_S, REG_A, 0);
     return emit_jrcxz(e);

@@ -52,6 +52,14 @@ static bool keeps_destination(const struct translation *t) {
     return t->in.z->mnemonic == ZYDIS_MNEMONIC_BSF || t->in.z->mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 
+/* XOR or SUB of a register and itself: what it was does not matter. */
+static bool is_zeroing(const struct translation *t) {
+    const ZydisDecodedOperand *operand = t->in.operand;
+    return (t->in.z->mnemonic == ZYDIS_MNEMONIC_XOR || t->in.z->mnemonic == ZYDIS_MNEMONIC_SUB) &&
+           operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER && operand[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           operand[0].reg.value == operand[1].reg.value && operand[0].size >= 32;
+}
+
 static void note_register(struct translation *t, struct copy *copy, const ZydisDecodedOperand *operand) {
     bool high;
     unsigned guest = decode_gpr(operand->reg.value, &high);
@@ -73,6 +81,7 @@ static void note_register(struct translation *t, struct copy *copy, const ZydisD
     field->narrow = operand->size < 32;
     field->read = !written || (operand->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || field->narrow ||
                   keeps_destination(t);
+    field->read &= !is_zeroing(t);
     field->host = t->home[guest];
     field->in_memory = field->host == HOST_NONE;
 }
@@ -141,7 +150,7 @@ static unsigned take_scratches(struct translation *t, struct copy *copy, unsigne
         free[count++] = REG_A;
     if (count < wanted && copy->memory && !place_names(copy, REG_T)) {
         free[count++] = REG_T;
-        t->has_addend_b = false;
+        forget_addend(t);
     }
     return count;
 }

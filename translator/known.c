@@ -36,6 +36,7 @@ void forget_checks(struct translation *t) {
     t->checked[WINDOW_A] &= kept;
     t->checked[WINDOW_B] = 0;
     t->has_addend_b = t->loop.is_found && t->loop.keeps_addend;
+    t->tabled = 0;
     t->bounded = 0;
 }
 
@@ -58,6 +59,7 @@ static void check_stack(struct translation *t) {
     emit_check(t, t->home[CPU_RSP], WINDOW_A);
     t->checked[WINDOW_A] |= 1u << CPU_RSP;
     t->checked[WINDOW_B] &= (uint16_t)~(1u << CPU_RSP);
+    t->tabled &= (uint16_t)~(1u << CPU_RSP);
     t->drift[CPU_RSP] = (uint32_t)(t->stack < 0 ? -t->stack : t->stack);
 }
 
@@ -81,6 +83,7 @@ static void note_step(struct translation *t, unsigned guest, int64_t step) {
     if (step <= -DRIFT || step >= DRIFT || t->drift[guest] > DRIFT) {
         t->checked[WINDOW_A] &= (uint16_t)~(1u << guest);
         t->checked[WINDOW_B] &= (uint16_t)~(1u << guest);
+        t->tabled &= (uint16_t)~(1u << guest);
     } else {
         t->drift[guest] += (uint32_t)(step < 0 ? -step : step);
     }
@@ -103,7 +106,7 @@ static void note_writes(struct translation *t) {
         forget_checks(t); /* the C function may have changed more than registers */
     const struct copy_template *template = t->in.template;
     if (template && template->size && !template->sets_constant &&
-        !((t->checked[WINDOW_A] | t->checked[WINDOW_B]) & template->written)) {
+        !((t->checked[WINDOW_A] | t->checked[WINDOW_B] | t->tabled) & template->written)) {
         t->written |= template->written;
         t->constants &= ~(uint32_t)template->written;
         t->bounded &= (uint16_t)~template->written;

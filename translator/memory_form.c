@@ -20,7 +20,7 @@
  *             mov   T, [R + addend]                   group B: [base + T + displacement]
  *
  *             rorx  A, base, 40 ; movzx A, A16
- *             mov   A, [R + A*8 + region]             any: [base + A + displacement]
+ *             mov   A, [R + A*8 + region]             any: [base + A + displacement]; or T, kept for the next accesses
  *
  * Window form of 32-bit code: gs:[the operand's own 32-bit address].
  */
@@ -136,7 +136,7 @@ static int64_t site_move(const struct translation *t, enum memory_kind kind) {
 
 static void emit_soft(struct translation *t, unsigned size, enum memory_kind kind) {
     struct emitter *e = &t->e;
-    t->has_addend_b = false; /* T is the index */
+    forget_addend(t); /* T is the index */
     uint16_t again = host_offset(t);
     emit_bits16(e, REG_T, REG_S, 12);
     struct emit_memory tag =
@@ -240,23 +240,24 @@ static struct emit_memory place_in_group(struct translation *t, unsigned group, 
     if (!t->has_addend_b)
         emit_load(&t->e, REG_T, R_STATE(hot.window_addend[1]));
     t->has_addend_b = true;
+    t->tabled = 0;
     place.index = REG_T;
     return place;
 }
 
-/* Any region: its addend comes from a table, and the access waits for it. Uses A. */
-static struct emit_memory place_by_table(struct translation *t, unsigned base, int32_t displacement) {
+/* Any region: its addend comes from a table, and the access waits for it. `to`: A, or T. */
+static struct emit_memory place_by_table(struct translation *t, unsigned to, unsigned base, int32_t displacement) {
     struct emitter *e = &t->e;
-    emit_bits16(e, REG_A, base, VIEW_REGION_SHIFT);
-    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
-    emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
-    return memory_indexed(base, REG_A, 1, displacement);
+    emit_bits16(e, to, base, VIEW_REGION_SHIFT);
+    struct emit_memory cell = memory_indexed(REG_R, to, 8, R_TABLE(region));
+    emit_op_memory(e, 0, true, 0x8b, to, &cell);
+    return memory_indexed(base, to, 1, displacement);
 }
 
 static struct emit_memory place_by_form(struct translation *t, enum site_form form, unsigned base,
                                         int32_t displacement) {
     if (form == FORM_TABLE)
-        return place_by_table(t, base, displacement);
+        return place_by_table(t, REG_A, base, displacement);
     unsigned group = form == FORM_B ? WINDOW_B : WINDOW_A;
     emit_check(t, base, group);
     return place_in_group(t, group, base, displacement);
@@ -358,7 +359,14 @@ static struct emit_memory place_by_base64(struct translation *t, const struct ad
                 note_stack_access(t, displacement);
             return place_in_group(t, group, base, displacement);
         }
+    if (t->tabled & (1u << guest))
+        return memory_indexed(base, REG_T, 1, displacement);
     enum site_form form = form_of(t, address);
+    if (form == FORM_TABLE && !t->has_addend_b && !t->loop.is_found) { /* where T is free, for the next accesses, too */
+        t->tabled = (uint16_t)(1u << guest);
+        t->drift[guest] = 0;
+        return place_by_table(t, REG_T, base, displacement);
+    }
     if (form != FORM_TABLE) {
         t->checked[form == FORM_B ? WINDOW_B : WINDOW_A] |= (uint16_t)(1u << guest);
         t->drift[guest] = 0;

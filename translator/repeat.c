@@ -115,7 +115,7 @@ static void emit_check_count(struct translation *t) {
 static void emit_by_tables(struct translation *t, bool is_move) {
     struct emitter *e = &t->e;
     struct emit_memory addend = memory_indexed(REG_R, REG_T, 8, R_TABLE(addend));
-    t->has_addend_b = false; /* T is an index */
+    forget_addend(t); /* T is an index */
     emit_check_count(t);
     emit_mov(e, REG_A, t->home[CPU_RCX]);
     uint8_t *is_nothing = emit_jrcxz(e);

@@ -161,6 +161,7 @@ struct translation {
     uint32_t most[CPU_REGISTERS];
     bool stack_has_moved;      /* MODE_NEAR_STACK: the block has written RSP */
     bool has_addend_b;         /* T holds the addend of group B */
+    uint16_t tabled;           /* or that of the region that this guest register was in; 0: of none */
     int32_t stack;             /* what the host register of the stack pointer lacks of it (stack.c) */
     uint8_t home[CPU_REGISTERS]; /* where guest registers are now: host_register, but for what a loop swaps */
     int32_t slot[CPU_REGISTERS]; /* and the place in memory of those that are in none */
@@ -399,6 +400,11 @@ struct site *add_site(struct translation *t, enum site_kind kind);
 int translate_fault(const struct translation *t);
 
 /* ---- values ---- */
+/* T is needed for something else. */
+static inline void forget_addend(struct translation *t) {
+    t->has_addend_b = false;
+    t->tabled = 0;
+}
 /* Whether the code is that of CPL 0, or may change IF, in blocks of more than one instruction. */
 static inline bool is_supervisor(const struct translation *t) {
     return !(t->key & (MODE_CPL | MODE_SLOW | MODE_TF | MODE_BREAKPOINTS));
