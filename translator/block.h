@@ -93,22 +93,23 @@ struct block_loop {
 struct relocation;
 
 struct block {
+    /* What look-ups read comes first. */
     uint64_t rip, physical; /* of the first instruction */
-    uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
+    struct block *hash_next;
     uint8_t *host;          /* executable address */
+    uint64_t second_page;   /* guest-physical page of an instruction that crosses into the next page */
     uint32_t key, host_size;
     uint32_t seen;          /* view_stamp of the window that was last found to run it */
     uint16_t guest_size, site_count, instruction_count;
     uint16_t released;      /* bytes that its RET takes from the stack */
+    struct site *sites;
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
+    uint16_t relocation_count;
     bool is_valid;
     struct block_loop *loop; /* NULL: it is none */
-    uint16_t relocation_count;
     struct relocation *relocations; /* NULL: it cannot be moved, or is a copy itself */
-    struct site *sites;
     struct instruction_map *instructions;
     struct site *incoming;  /* exits linked to this block */
-    struct block *hash_next;
     struct block *page_next[2]; /* in the lists of the pages of `physical` and `second_page` */
 };
 

@@ -75,23 +75,41 @@ bool code_cache_create(struct code_cache *cache, uint64_t size) {
     return done;
 }
 
-static void arena_release(struct code_chunk *chunk) {
+static void arenas_destroy(struct code_arena *arena) {
+    while (arena) {
+        struct code_arena *next = arena->next;
+        huge_free(arena, ARENA_SIZE);
+        arena = next;
+    }
+}
+
+static void arenas_release(struct code_cache *cache, struct code_chunk *chunk) {
     while (chunk->arena) {
         struct code_arena *next = chunk->arena->next;
-        huge_free(chunk->arena, ARENA_SIZE);
+        chunk->arena->next = cache->free_arenas;
+        cache->free_arenas = chunk->arena;
         chunk->arena = next;
     }
+}
+
+static struct code_arena *arena_take(struct code_cache *cache) {
+    struct code_arena *arena = cache->free_arenas;
+    if (!arena)
+        return huge_allocate(ARENA_SIZE, true);
+    cache->free_arenas = arena->next;
+    return arena;
 }
 
 void code_cache_destroy(struct code_cache *cache) {
     for (unsigned i = 0; i < CODE_CHUNKS; i++) {
         struct code_chunk *chunk = &cache->chunk[i];
-        arena_release(chunk);
+        arenas_destroy(chunk->arena);
         if (chunk->blocks)
             munmap(chunk->blocks, CODE_CHUNK_BLOCKS * sizeof *chunk->blocks);
         if (chunk->granule)
             munmap(chunk->granule, cache->chunk_size / CODE_GRANULE * sizeof *chunk->granule);
     }
+    arenas_destroy(cache->free_arenas);
     if (cache->execute)
         munmap(cache->execute, cache->size);
     if (cache->write)
@@ -138,7 +156,7 @@ void *code_cache_allocate(struct code_cache *cache, size_t size) {
     size = (size + 7) & ~(size_t)7;
     assert(size < ARENA_SIZE / 2);
     if (!chunk->arena || ARENA_SIZE - chunk->arena->used < size) {
-        struct code_arena *arena = huge_allocate(ARENA_SIZE, true);
+        struct code_arena *arena = arena_take(cache);
         if (!arena)
             return NULL;
         *arena = (struct code_arena){.next = chunk->arena, .used = sizeof *arena};
@@ -168,7 +186,7 @@ bool code_cache_commit(struct code_cache *cache, struct block *block) {
 void code_cache_advance(struct code_cache *cache) {
     cache->current = (cache->current + 1) % CODE_CHUNKS;
     struct code_chunk *chunk = &cache->chunk[cache->current];
-    arena_release(chunk);
+    arenas_release(cache, chunk);
     memset(chunk->granule, 0, cache->chunk_size / CODE_GRANULE * sizeof *chunk->granule);
     chunk->block_count = 0;
     chunk->used = cache->current == 0 ? cache->stub_size : 0;

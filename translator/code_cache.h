@@ -30,6 +30,7 @@ struct code_cache {
     uint32_t stub_size;          /* at the front of chunk 0's space, never evicted */
     struct code_chunk chunk[CODE_CHUNKS];
     unsigned current;
+    struct code_arena *free_arenas; /* of evicted chunks: to map them anew is to have the host clear them */
     bool lacks_bmi2;             /* for emitters */
 };
 
@@ -39,7 +40,7 @@ void code_cache_destroy(struct code_cache *cache);
 
 /* An emitter at the free end of the current chunk; false when fewer than `room` bytes are left there. */
 bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter *emitter);
-/* Zeroed metadata that lives as long as the current chunk's code, at an address below 4 GiB where possible; or NULL. */
+/* Room for metadata, to be written in full, that lives as long as the current chunk's code, at an address below 4 GiB where possible; or NULL. */
 void *code_cache_allocate(struct code_cache *cache, size_t size);
 /* Makes `block`, whose code starts at block->host, findable, and its space used. */
 bool code_cache_commit(struct code_cache *cache, struct block *block);
