@@ -9,6 +9,7 @@
 #include "translator/huge.h"
 
 #define ARENA_SIZE (2u << 20)
+#define CODE_ALIGNMENT 64ull /* blocks that shared a cache line made calls up to 1.3 times as slow, by where they happened to lie */
 #define POPULATE_STEP (256u * 1024) /* of code: page faults are dear, and the first translation of code is full of them */
 
 #ifndef MADV_POPULATE_READ
@@ -141,7 +142,7 @@ static void populate(struct code_cache *cache, struct code_chunk *chunk, uint64_
 
 bool code_cache_reserve(struct code_cache *cache, unsigned room, struct emitter *emitter) {
     struct code_chunk *chunk = &cache->chunk[cache->current];
-    uint64_t used = (chunk->used + 15) & ~15ull;
+    uint64_t used = (chunk->used + CODE_ALIGNMENT - 1) & ~(CODE_ALIGNMENT - 1);
     if (used + room > cache->chunk_size || chunk->block_count == CODE_CHUNK_BLOCKS)
         return false;
     populate(cache, chunk, used + room);
