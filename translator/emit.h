@@ -114,7 +114,8 @@ void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from);
 void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count); /* `to` is not `from` */
 void emit_page_number(struct emitter *e, unsigned reg);                       /* reg >>= 12 */
-/* The 16 bits of `from` above `shift` lower ones, zero-extended; shift is 12, or a multiple of 8 or one less. */
+/* The 16 bits of `from` above `shift` lower ones, zero-extended. Without BMI2 it takes an LEA for each bit that shift lacks to
+   a multiple of 8. */
 void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift);
 /* reg &= mask, flags untouched. */
 void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register);
