@@ -245,12 +245,15 @@ static struct emit_memory place_in_group(struct translation *t, unsigned group, 
     return place;
 }
 
-/* Any region: its addend comes from a table, and the access waits for it. `to`: A, or T. */
-static struct emit_memory place_by_table(struct translation *t, unsigned to, unsigned base, int32_t displacement) {
-    struct emitter *e = &t->e;
-    emit_bits16(e, to, base, VIEW_REGION_SHIFT);
+void emit_region_addend(struct emitter *e, unsigned to, unsigned address) {
+    emit_bits16(e, to, address, VIEW_REGION_SHIFT);
     struct emit_memory cell = memory_indexed(REG_R, to, 8, R_TABLE(region));
     emit_op_memory(e, 0, true, 0x8b, to, &cell);
+}
+
+/* Any region: its addend comes from a table, and the access waits for it. `to`: A, or T. */
+static struct emit_memory place_by_table(struct translation *t, unsigned to, unsigned base, int32_t displacement) {
+    emit_region_addend(&t->e, to, base);
     return memory_indexed(base, to, 1, displacement);
 }
 
@@ -280,9 +283,7 @@ bool keeps_place(const struct translation *t, unsigned segment) {
 
 void emit_place(struct translation *t, unsigned segment, unsigned base) {
     struct emitter *e = &t->e;
-    struct emit_memory cell = memory_indexed(REG_R, REG_A, 8, R_TABLE(region));
-    emit_bits16(e, REG_A, base, VIEW_REGION_SHIFT);
-    emit_op_memory(e, 0, true, 0x8b, REG_A, &cell);
+    emit_region_addend(e, REG_A, base);
     emit_add_lea(e, REG_A, REG_A, base, 0);
     emit_store(e, R_STATE(hot.segment_place[0]) + 8 * (int32_t)(segment - CPU_FS), REG_A);
 }

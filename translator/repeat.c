@@ -45,15 +45,11 @@ static uint8_t *emit_by_function(struct translation *t) {
 /* ---- In a window ---- */
 
 /* `to` = addend of the region that the index register points into; faults later, at the instruction, if there is none. */
-static void emit_region_addend(struct translation *t, unsigned to, unsigned index) {
-    struct emitter *e = &t->e;
-    if ((t->key & MODE_CODE) != MODE_CODE64) {
-        emit_load(e, to, R_STATE(hot.window_addend[0]));
-        return;
-    }
-    emit_bits16(e, to, index, VIEW_REGION_SHIFT);
-    struct emit_memory cell = memory_indexed(REG_R, to, 8, R_TABLE(region));
-    emit_op_memory(e, 0, true, 0x8b, to, &cell);
+static void emit_index_addend(struct translation *t, unsigned to, unsigned index) {
+    if ((t->key & MODE_CODE) == MODE_CODE64)
+        emit_region_addend(&t->e, to, index);
+    else
+        emit_load(&t->e, to, R_STATE(hot.window_addend[0]));
 }
 
 /* Counts that keep the vCPU from its polls for long go to the C function. */
@@ -71,9 +67,9 @@ static uint8_t *emit_long_count(struct translation *t) {
 static void emit_in_window(struct translation *t, bool is_move) {
     const struct site faults = {.other = host_offset(t)};
     uint8_t *done = emit_long_count(t);
-    emit_region_addend(t, REG_T, HOST_RDI);
+    emit_index_addend(t, REG_T, HOST_RDI);
     if (is_move)
-        emit_region_addend(t, REG_S, HOST_RSI);
+        emit_index_addend(t, REG_S, HOST_RSI);
     emit_on_host(t, is_move, &faults);
     emit_here(&t->e, done);
 }

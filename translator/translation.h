@@ -235,6 +235,8 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
 enum site_form form_of(const struct translation *t, const struct address *address);
 /* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
 void emit_check(struct translation *t, unsigned address, unsigned group);
+/* `to` = addend of the region of the 64-bit address in a host register; no host address where there is no such region. */
+void emit_region_addend(struct emitter *e, unsigned to, unsigned address);
 /* Whether the code, of a supervisor, relies on hot.segment_place and so must keep it where it changes the base itself. */
 bool keeps_place(const struct translation *t, unsigned segment);
 /* Does that for the base in a host register. Uses A. */
