@@ -266,10 +266,9 @@ static bool create_machine(struct supervisor *supervisor) {
 }
 
 /* To signals. Before there is a machine they end the process as they are used to. */
-static bool start_to_listen(void) {
+static void start_to_listen(void) {
     signal(SIGPIPE, SIG_IGN);
     signal_poll_open();
-    return true;
 }
 
 static bool create_pidfile(struct supervisor *supervisor) {
@@ -357,9 +356,11 @@ int supervise(const struct options *options) {
     if (supervisor.event_fd < 0)
         return complain(NULL, "eventfd", strerror(errno));
     terminal_guard();
-    if (open_log(&supervisor) && listen_for_debugger(&supervisor) && create_machine(&supervisor) &&
-        start_to_listen() && create_pidfile(&supervisor) && create_runner(&supervisor) && create_debugger(&supervisor))
-        run(&supervisor);
+    if (open_log(&supervisor) && listen_for_debugger(&supervisor) && create_machine(&supervisor)) {
+        start_to_listen();
+        if (create_pidfile(&supervisor) && create_runner(&supervisor) && create_debugger(&supervisor))
+            run(&supervisor);
+    }
     release(&supervisor);
     return supervisor.status;
 }
