@@ -1,5 +1,6 @@
 /* Filling and flushing of software shadow page tables; light code. */
 #include "memory/window.h"
+#include "memory/writers.h"
 
 static inline bool is_global(const struct view *view, unsigned index) {
     return view->global[index / 8] & (1u << (index % 8));
@@ -7,7 +8,8 @@ static inline bool is_global(const struct view *view, unsigned index) {
 
 static void clear_entry(struct view *view, unsigned index) {
     view->tables->read_tag[index] = view_invalid_tag(index);
-    view->tables->write_tag[index] = view_invalid_tag(index);
+    if (writers_holds(view, index))
+        writers_remove(view, index);
 }
 
 static inline unsigned large_bit(uint64_t linear) {
@@ -25,10 +27,6 @@ void view_mark_large(struct view *view, const struct view_page *page) {
     view->has_huge |= page->page_shift > 22;
 }
 
-static inline unsigned writable_bit(uint64_t host_page) {
-    return (unsigned)((host_page >> 12) * 0x9e3779b1u >> 8) & (sizeof((struct view *)0)->writable * 8 - 1);
-}
-
 static void list_local(struct view *view, unsigned index) {
     if (view->local_filled < VIEW_LIST)
         view->local[view->local_filled++] = (uint16_t)index;
@@ -40,10 +38,13 @@ void view_fill(struct view *view, const struct view_page *page) {
     struct view_tables *tables = view->tables;
     unsigned index = view_index(page->linear);
     tables->read_tag[index] = page->readable ? -page->linear : view_invalid_tag(index);
-    tables->write_tag[index] = page->writable ? -page->linear : view_invalid_tag(index);
+    if (writers_holds(view, index))
+        writers_remove(view, index);
     tables->addend[index] = page->host - page->linear;
-    if (page->writable)
-        view->writable[writable_bit(page->host) / 8] |= (uint8_t)(1u << (writable_bit(page->host) % 8));
+    if (page->writable) {
+        tables->write_tag[index] = -page->linear;
+        writers_add(view, index);
+    }
 
     uint8_t bit = (uint8_t)(1u << (index % 8));
     bool was_local = (view->listed[index / 8] & ~view->global[index / 8]) & bit;
@@ -93,8 +94,6 @@ static void flush_everything(struct view *view, bool keep_global) {
 }
 
 static void flush_marks(struct view *view) {
-    for (unsigned i = 0; i < sizeof view->writable; i += 8)
-        *(uint64_t *)&view->writable[i] = 0;
     for (unsigned i = 0; i < sizeof view->large; i += 8)
         *(uint64_t *)&view->large[i] = 0;
     view->has_huge = false;
@@ -214,23 +213,6 @@ void view_flush_page(struct view *view, uint64_t linear) {
     if (is_fetched(view, page)) {
         flush_fetch(view, page);
         view_flush_jumps(view);
-    }
-}
-
-void view_drop_writes(struct view *view, uint64_t host_page) {
-    struct view_tables *tables = view->tables;
-    if (!(view->writable[writable_bit(host_page) / 8] >> (writable_bit(host_page) % 8) & 1))
-        return;
-    unsigned count = view->list_overflow ? VIEW_ENTRIES : view->filled;
-    for (unsigned i = 0; i < count; i++) {
-        unsigned index = view->list_overflow ? i : view->list[i];
-        if (view->list_overflow && i % 64 == 0 && !*(uint64_t *)&view->listed[i / 8]) {
-            i += 63;
-            continue;
-        }
-        if (tables->write_tag[index] != view_invalid_tag(index) &&
-            tables->addend[index] - tables->write_tag[index] == host_page)
-            tables->write_tag[index] = view_invalid_tag(index);
     }
 }
 

@@ -68,6 +68,15 @@ struct code_page;
 struct window;
 #define VIEW_DROPPED 64u /* kernels flush everything where it would be more than 30 or so */
 
+/* Chains of the entries that let a host page be written (memory/writers.h). An entry at an end of one has its own index there. */
+struct view_writers {
+    uint8_t has_head[VIEW_ENTRIES / 8]; /* bit: there is a chain of this number */
+    uint16_t head[VIEW_ENTRIES];
+    struct view_writer {
+        uint16_t next, previous;
+    } entry[VIEW_ENTRIES];
+};
+
 struct view {
     struct view_tables *tables;
     void *reservation;
@@ -79,7 +88,6 @@ struct view {
     uint16_t local[VIEW_LIST]; /* of the list: entries that were, when they were entered, of pages that are not global */
     uint8_t listed[VIEW_ENTRIES / 8];      /* bit: the index is in the list */
     uint8_t global[VIEW_ENTRIES / 8];      /* bit: the entry is a global page */
-    uint8_t writable[4096];                /* bit filter over host pages that some entry may let be written */
     uint8_t large[2048];                   /* bit filter over 2 MiB regions with fragments of large pages */
     bool has_huge;                         /* fragments of a 1 GiB page */
     bool has_global;                       /* entries that a flush may have to keep */
@@ -102,6 +110,7 @@ struct view {
     uint64_t window_awaited; /* page | 1 that the guest has been told to be missing; 0: none */
     uint32_t dropped_count;  /* pages that must leave the window before it is used again */
     uint64_t dropped[VIEW_DROPPED];
+    struct view_writers writers;
 };
 
 /* By privilege: user code, and supervisor code with RFLAGS.AC set, which SMAP lets reach user pages. */
