@@ -9,6 +9,7 @@
 
 #include "cpu/op.h"
 #include "memory/guest_memory.h"
+#include "translator/instruction_map.h"
 
 enum site_kind {
     SITE_READ,    /* shadow page table miss; info: bytes; other: offset to try again at; data: segment */
@@ -31,12 +32,6 @@ struct site {
     int64_t data;
     struct block *target; /* SITE_EXIT: linked to */
     struct site *next_incoming;
-};
-
-/* Where each guest instruction begins in the host code. */
-struct instruction_map {
-    uint16_t host, guest;
-    int16_t stack; /* what the host register of the stack pointer lacks of it in front of the instruction */
 };
 
 /* An instruction that a C function runs, found by the pointer that translated code passes. */
@@ -105,10 +100,11 @@ struct block {
     struct site *sites;
     uint16_t shadowed;      /* offset of the instruction behind an STI that runs in place, 0: none */
     uint16_t relocation_count;
+    uint16_t map_words;
     bool is_valid;
     struct block_loop *loop; /* NULL: it is none */
     struct relocation *relocations; /* NULL: it cannot be moved, or is a copy itself */
-    struct instruction_map *instructions;
+    uint16_t *map;          /* of the instructions, packed */
     struct site *incoming;  /* exits linked to this block */
     struct block *page_next[2]; /* in the lists of the pages of `physical` and `second_page` */
 };
@@ -126,21 +122,25 @@ static inline const struct site *block_find_site(const struct block *block, uint
     return low < block->site_count && block->sites[low].host == offset ? &block->sites[low] : NULL;
 }
 
-/* rip of the instruction whose code holds the host address. */
-static inline int64_t block_stack_at(const struct block *block, uint64_t host) {
+static inline struct map_reader block_map(const struct block *block) {
+    return map_read(block->map, block->instruction_count);
+}
+
+/* The instruction whose code holds the host address. */
+static inline struct instruction_map block_instruction_at(const struct block *block, uint64_t host) {
     uint64_t offset = host - (uint64_t)block->host;
-    int64_t stack = 0;
-    for (unsigned i = 0; i < block->instruction_count && block->instructions[i].host <= offset; i++)
-        stack = block->instructions[i].stack;
-    return stack;
+    struct instruction_map found = {0};
+    for (struct map_reader reader = block_map(block); map_next(&reader) && reader.now.host <= offset;)
+        found = reader.now;
+    return found;
+}
+
+static inline int64_t block_stack_at(const struct block *block, uint64_t host) {
+    return block_instruction_at(block, host).stack;
 }
 
 static inline uint64_t block_rip_at(const struct block *block, uint64_t host) {
-    uint64_t offset = host - (uint64_t)block->host;
-    unsigned guest = 0;
-    for (unsigned i = 0; i < block->instruction_count && block->instructions[i].host <= offset; i++)
-        guest = block->instructions[i].guest;
-    return block->rip + guest;
+    return block->rip + block_instruction_at(block, host).guest;
 }
 
 #endif

@@ -453,7 +453,7 @@ uint64_t engine_exit(struct cpu *cpu, uint64_t return_address) {
 
 static bool undo_return(struct cpu *cpu) {
     const struct block *block = (const struct block *)cpu->hot.scratch[4]; /* T, as RET left it */
-    cpu->hot.rip = block->rip + block->instructions[block->instruction_count - 1].guest;
+    cpu->hot.rip = block_rip_at(block, (uint64_t)block->host + block->host_size);
     cpu->hot.gpr[CPU_RSP] -= block->released;
     return true;
 }

@@ -43,19 +43,24 @@ static uint64_t open_window(struct cpu *cpu, const struct block *block, const st
 
 /* ---- Accesses that no entry serves: parts of two pages, and devices ---- */
 
-/* The block's next instruction, or NULL. */
-static const struct instruction_map *instruction_behind(const struct block *block, uint16_t guest) {
-    for (unsigned i = 0; i + 1 < block->instruction_count; i++)
-        if (block->instructions[i].guest == guest)
-            return &block->instructions[i + 1];
-    return NULL;
+/* The block's next instruction. False: there is none. */
+static bool instruction_behind(const struct block *block, uint16_t guest, struct instruction_map *next) {
+    struct map_reader reader = block_map(block);
+    while (map_next(&reader))
+        if (reader.now.guest == guest) {
+            bool is_there = map_next(&reader);
+            *next = reader.now;
+            return is_there;
+        }
+    return false;
 }
 
 /* Where nobody but the access itself is to be told, and nothing but the device answers. */
 static bool may_act_for(const struct cpu *cpu, const struct block *block, const struct site *site, uint64_t linear) {
+    struct instruction_map next;
     bool is_plain_read = site->kind == SITE_READ && (site->data & SITE_SOLE);
     bool is_plain_store = site->kind == SITE_WRITE && (site->data & (SITE_MOVE | SITE_MOVE_IMMEDIATE)) &&
-                          instruction_behind(block, site->guest);
+                          instruction_behind(block, site->guest, &next);
     if (!is_plain_read && !is_plain_store)
         return false;
     const unsigned never = SITE_MASKED | SITE_ALIGNED | SITE_LOCKED | SITE_X87;
@@ -90,19 +95,20 @@ static bool changes_nothing(const struct cpu *cpu, const struct cpu_range *range
 
 static uint64_t store_by_hand(struct cpu *cpu, const struct block *block, const struct site *site,
                               const struct cpu_range *range) {
-    const struct instruction_map *next = instruction_behind(block, site->guest);
+    struct instruction_map next = {0};
+    instruction_behind(block, site->guest, &next); /* there is one: may_act_for */
     unsigned guest = (unsigned)(site->data >> SITE_REGISTER_SHIFT) & 15;
     uint64_t value = site->data & SITE_MOVE_IMMEDIATE ? (uint64_t)(site->data >> SITE_IMMEDIATE_SHIFT)
                                                       : cpu->hot.gpr[guest] >> (site->data & SITE_HIGH_BYTE ? 8 : 0);
     if (!changes_nothing(cpu, range, (const uint8_t *)&value, site->info))
         cpu_range_write(cpu, range, &value, site->info);
-    cpu->hot.rip = block->rip + next->guest;
+    cpu->hot.rip = block->rip + next.guest;
     if (!(block->key & MODE_CODE64))
         cpu->hot.rip &= 0xffffffffu;
     if (dispatch_must_leave(cpu))
         return engine_dispatch(cpu);
     flags_out(cpu);
-    return (uint64_t)block->host + next->host;
+    return (uint64_t)block->host + next.host;
 }
 
 /* NULL: the place is to be found. */

@@ -152,11 +152,11 @@ static void copy_sites(struct block *block, const struct block *donor, uint8_t *
     }
 }
 
-/* block->sites, instructions and loop, behind the block itself. */
+/* block->sites, map and loop, behind the block itself. */
 static struct block *allocate(struct engine *engine, const struct block *donor) {
     size_t sites = donor->site_count * sizeof *donor->sites;
-    size_t instructions = donor->instruction_count * sizeof *donor->instructions, loop = donor->loop ? sizeof *donor->loop : 0;
-    struct block *block = code_cache_allocate(&engine->cache, sizeof *block + sites + loop + instructions);
+    size_t map = donor->map_words * sizeof *donor->map, loop = donor->loop ? sizeof *donor->loop : 0;
+    struct block *block = code_cache_allocate(&engine->cache, sizeof *block + sites + loop + map);
     if (!block)
         return NULL;
     *block = *donor;
@@ -164,7 +164,7 @@ static struct block *allocate(struct engine *engine, const struct block *donor) 
     uint8_t *next = (uint8_t *)block->sites + sites;
     if (loop)
         block->loop = memcpy(next, donor->loop, loop);
-    block->instructions = memcpy(next + loop, donor->instructions, instructions);
+    block->map = memcpy(next + loop, donor->map, map);
     return block;
 }
 

@@ -322,12 +322,14 @@ static void *copy_out(struct translation *t, const void *from, size_t size) {
 
 static void finish(struct translation *t) {
     struct block *block = t->block;
+    uint16_t map[MAP_WORDS_MOST * (BLOCK_INSTRUCTIONS + 1)];
     block->host = t->start + t->e.delta;
     block->host_size = (uint32_t)(t->e.at - t->start);
     block->site_count = (uint16_t)t->site_count;
     block->instruction_count = (uint16_t)t->instruction_count;
     block->sites = copy_out(t, t->sites, t->site_count * sizeof *t->sites);
-    block->instructions = copy_out(t, t->map, t->instruction_count * sizeof *t->map);
+    block->map_words = (uint16_t)map_pack(map, t->map, t->instruction_count);
+    block->map = copy_out(t, map, block->map_words * sizeof *map);
     if (t->e.overflow || t->failed || !code_cache_commit(&t->engine->cache, block)) {
         t->failed = true;
         return;

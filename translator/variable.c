@@ -98,8 +98,8 @@ static bool changes_immediate(struct engine *engine, const struct block *block, 
     unsigned first = (unsigned)(block->physical & MEMORY_PAGE_MASK), guest = 0;
     if (block->second_page != BLOCK_NO_PAGE || offset < first || offset + size > first + block->guest_size)
         return false;
-    for (unsigned i = 0; i < block->instruction_count && first + block->instructions[i].guest <= offset; i++)
-        guest = block->instructions[i].guest;
+    for (struct map_reader reader = block_map(block); map_next(&reader) && first + reader.now.guest <= offset;)
+        guest = reader.now.guest;
     struct instruction in;
     unsigned at = first + guest, left = MEMORY_PAGE - at;
     if (!decode(engine->decoder, block->key, bytes + at, left < 15 ? left : 15, block->rip + guest, &in) ||

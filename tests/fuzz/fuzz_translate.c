@@ -81,9 +81,11 @@ static void check_block(const struct engine *engine, const struct block *block, 
         must(i == 0 || block->sites[i].host >= block->sites[i - 1].host);
         must(block->sites[i].guest < ONE_BLOCK_PAGE);
     }
-    for (unsigned i = 1; i < block->instruction_count; i++)
-        must((block->loop || block->instructions[i].guest > block->instructions[i - 1].guest) &&
-             block->instructions[i].host >= block->instructions[i - 1].host);
+    struct map_reader reader = block_map(block);
+    must(map_next(&reader));
+    for (struct instruction_map before = reader.now; map_next(&reader); before = reader.now)
+        must((block->loop || reader.now.guest > before.guest) && reader.now.host >= before.host);
+    must(reader.at == block->map + block->map_words);
     check_host_code(engine, block);
 }
 

@@ -30,8 +30,12 @@ static const uint8_t *translate(struct one_block *bench, uint32_t key, const uin
     const struct block *block = one_block_translate(bench, RIP, key);
     if (!block || block->instruction_count < 2)
         return NULL;
-    *size = (unsigned)(block->instructions[1].host - block->instructions[0].host);
-    return block->host + block->instructions[0].host;
+    struct map_reader reader = block_map(block);
+    map_next(&reader);
+    unsigned start = reader.now.host;
+    map_next(&reader);
+    *size = reader.now.host - start;
+    return block->host + start;
 }
 
 static void visit(void *opaque, const uint8_t *bytes) {
