@@ -223,7 +223,7 @@ struct cpu_cpuid_cache {
 #define CPU_STALE_PAGES 16
 #define CPU_NO_HOST_GS 1ull
 
-/* What translated code touches; its end is view_base, see translator/emit_state.h for the offsets. */
+/* What translated code touches; its end is where the tables of the view begin; emit.h has the offsets. */
 struct cpu_hot {
     struct view *view; /* the view that R points into */
     void *c_stack;    /* top of the stack that C helpers run on */

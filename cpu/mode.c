@@ -60,12 +60,12 @@ static uint64_t create_views(void *argument) {
     struct view_set *views = argument;
     struct view_space *space = &views->space[views->current];
     if (!views->kernel)
-        views->kernel = view_create(views->state_fd, views->state_size);
+        views->kernel = view_create(views->state_fd, views->state_size, true);
     if (!views->kernel)
         return false;
     for (unsigned i = 0; i < VIEW_PRIVILEGES; i++) {
         if (!space->view[i])
-            space->view[i] = view_create(views->state_fd, views->state_size);
+            space->view[i] = view_create(views->state_fd, views->state_size, i == VIEW_USER);
         if (!space->view[i])
             return false;
     }

@@ -22,26 +22,36 @@
 #define VIEW_LIST 8192u
 #define VIEW_REGION_SHIFT 40
 #define VIEW_REGIONS 65536u /* index = bits 55:40 of a linear address */
-#define VIEW_CHECK_SHIFT 31 /* a check byte for each 2 GiB; eight bytes apart, so that a page of them is a region */
-#define VIEW_CHECKS 65536u  /* index = bits 46:31 */
+#define VIEW_CHECK_SHIFT 31 /* an entry for each 2 GiB; eight bytes each, so that a page of them is a region */
+#define VIEW_CHECK_SPAN (8ull << (64 - VIEW_CHECK_SHIFT))
+/* From one table of such entries to the next: so far that an address which takes the one for the other is out of reach. */
+#define VIEW_CHECK_STRIDE (8ull << (48 - VIEW_CHECK_SHIFT))
+enum { VIEW_CHECK_A, VIEW_CHECK_B, VIEW_ADDENDS, VIEW_CHECK_TABLES };
 
 struct view_jump {
     uint64_t negative_target; /* minus the guest rip */
     uint64_t host;            /* entry point of the block */
 };
 
-/* What lies at view_base; R = view_base + 12. */
+/* R, the base register of translated code, lies so far behind the tables: its low six bits are VIEW_CHECK_SHIFT, for SHRX,
+   and the end of struct cpu is within a byte's displacement. */
+#define VIEW_R (-33)
+
 struct view_tables {
     uint64_t read_tag[VIEW_ENTRIES];
     uint64_t write_tag[VIEW_ENTRIES];
     uint64_t addend[VIEW_ENTRIES];
     struct view_jump jump[VIEW_JUMPS];
-    /* Of the window, once there is one (memory/window.h): addends by region, and for each of its two groups of regions
-       pages that are there for regions of the group alone. */
-    _Alignas(4096) uint64_t region[VIEW_REGIONS];
-    uint64_t check[2][VIEW_CHECKS];
     /* What another target has driven out of its place in `jump`: stubs look here before they leave for C. */
     struct view_jump second_jump[VIEW_JUMPS];
+    /* Of the window, once there is one (memory/window.h): addends by region. */
+    uint64_t region[VIEW_REGIONS];
+    /*
+     * Likewise: entries by the upper 33 bits of a linear address, of which those pages alone are there that regions have. A
+     * table for each of the two groups of regions, whose entries are read to see whether the host refuses; and one of
+     * addends. They lie over each other, VIEW_CHECK_STRIDE apart, and go on for VIEW_CHECK_SPAN bytes.
+     */
+    _Alignas(4096) uint8_t check[VIEW_CHECK_TABLES * VIEW_CHECK_STRIDE];
 };
 
 /* Executable pages, for the dispatcher alone. */
@@ -81,6 +91,7 @@ struct view {
     struct view_tables *tables;
     void *reservation;
     size_t reservation_size;
+    bool has_checks; /* else there is no room for a window's */
     uint32_t jump_mode; /* mode key the jump cache was filled under */
     uint32_t filled, jumps_filled, local_filled;
     bool list_overflow, jumps_overflow, local_overflow;
@@ -135,9 +146,13 @@ struct view_set {
     size_t state_size;
 };
 
-/* R, the base register of translated code, for a view. */
-static inline uint64_t view_base(const struct view *view) {
-    return (uint64_t)view->tables + 12;
+/* The page of the table (VIEW_CHECK_A, ...) with the entries of the address' region. */
+static inline uint8_t *view_check_page(const struct view *view, unsigned table, uint64_t linear) {
+    return view->tables->check + table * VIEW_CHECK_STRIDE + (linear >> VIEW_REGION_SHIFT) * 4096;
+}
+
+static inline bool view_is_in_checks(const struct view *view, uint64_t address) {
+    return address - (uint64_t)view->tables->check < VIEW_CHECK_TABLES * VIEW_CHECK_STRIDE + VIEW_CHECK_SPAN;
 }
 
 /* Differs between address spaces, mostly: of the view, and what it has been flushed for. */
@@ -236,8 +251,8 @@ static inline void view_set_each(const struct view_set *views, void (*visit)(str
 
 /* ---- Host side (memory/view_create.c): may use libc. ---- */
 
-/* NULL when the host has no address space left. */
-struct view *view_create(int state_fd, size_t state_size);
+/* NULL when the host has no address space left. With room for what a window checks by, if may_have_window and the host lets. */
+struct view *view_create(int state_fd, size_t state_size, bool may_have_window);
 void view_destroy(struct view *view);
 
 #endif

@@ -1,4 +1,5 @@
 /* Making and freeing of views: one reservation with the state pages in front of the tables. */
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -12,8 +13,7 @@
 #define ALIGNMENT ((size_t)1 << 28)
 
 static char *reserve(size_t size) {
-    char *all =
-        mmap(NULL, size + ALIGNMENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *all = mmap(NULL, size + ALIGNMENT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (all == MAP_FAILED)
         return all;
     size_t before = -(uintptr_t)all & (ALIGNMENT - 1);
@@ -23,14 +23,17 @@ static char *reserve(size_t size) {
     return all + before;
 }
 
-struct view *view_create(int state_fd, size_t state_size) {
-    size_t tables_size = (sizeof(struct view_tables) + 4095) & ~(size_t)4095;
-    size_t size = state_size + tables_size;
+struct view *view_create(int state_fd, size_t state_size, bool may_have_window) {
+    const size_t used = state_size + offsetof(struct view_tables, check);
+    size_t size = state_size + sizeof(struct view_tables) + VIEW_CHECK_SPAN;
     struct view *view =
         mmap(NULL, sizeof *view, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (view == MAP_FAILED)
         return NULL;
-    char *base = reserve(size);
+    char *base = may_have_window ? reserve(size) : MAP_FAILED;
+    view->has_checks = base != MAP_FAILED;
+    if (!view->has_checks)
+        base = reserve(size = used);
     if (base == MAP_FAILED) {
         munmap(view, sizeof *view);
         return NULL;
@@ -39,7 +42,8 @@ struct view *view_create(int state_fd, size_t state_size) {
     view->reservation = base;
     view->reservation_size = size;
     view->tables = (struct view_tables *)(base + state_size);
-    if (mmap(base, state_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, state_fd, 0) == MAP_FAILED) {
+    if (mprotect(base, used, PROT_READ | PROT_WRITE) != 0 ||
+        mmap(base, state_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, state_fd, 0) == MAP_FAILED) {
         view_destroy(view);
         return NULL;
     }

@@ -186,9 +186,27 @@ static bool reserve_in_group(struct view *view, unsigned group, uint64_t linear)
     return window->is_upper[group] == is_upper(linear) && reserve_all(window, group, window->addend[group], &wish);
 }
 
+/* Without BMI2 (emit_check_index), checks see bits 46:40 of an address alone: see window.h. */
 static bool add_check_page(struct view *view, unsigned group, uint64_t linear) {
-    uint64_t *page = &view->tables->check[group][linear >> VIEW_CHECK_SHIFT & (VIEW_CHECKS - 1)];
+    const uint64_t lower = linear & ((1ull << 47) - 1);
+    unsigned table = group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B;
+    return mprotect(view_check_page(view, table, linear), PAGE, PROT_READ) == 0 &&
+           (lower == linear || mprotect(view_check_page(view, table, lower), PAGE, PROT_READ) == 0);
+}
+
+static bool add_addends(struct view *view, uint64_t linear, uint64_t addend) {
+    uint64_t *page = (uint64_t *)view_check_page(view, VIEW_ADDENDS, linear);
+    if (mprotect(page, PAGE, PROT_READ | PROT_WRITE) != 0)
+        return false;
+    for (unsigned i = 0; i < PAGE / sizeof *page; i++)
+        page[i] = addend;
     return mprotect(page, PAGE, PROT_READ) == 0;
+}
+
+static bool hide_checks(struct view *view) {
+    enum { FLAGS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED };
+    const size_t size = sizeof view->tables->check + VIEW_CHECK_SPAN;
+    return !view->has_checks || mmap(view->tables->check, size, PROT_NONE, FLAGS, -1, 0) != MAP_FAILED;
 }
 
 /* From here on translated code may go there. */
@@ -199,7 +217,8 @@ static bool enter_regions(struct view *view, unsigned first) {
         uint64_t linear = window->region[i].linear;
         unsigned group = window->region[i].group;
         view->tables->region[linear >> VIEW_REGION_SHIFT & (VIEW_REGIONS - 1)] = window->addend[group];
-        done &= add_check_page(view, group, linear);
+        done &= !window->is_64 ||
+                (add_check_page(view, group, linear) && add_addends(view, linear, window->addend[group]));
     }
     return done;
 }
@@ -250,7 +269,7 @@ bool window_create(struct view *view, bool is_64, bool is_supervisor, struct win
     window->is_64 = is_64;
     window->is_supervisor = is_supervisor && is_64;
     window->shared = shared;
-    if (mprotect(view->tables->check, sizeof view->tables->check, PROT_NONE) != 0) {
+    if ((is_64 && !view->has_checks) || !hide_checks(view)) {
         munmap(window, sizeof *window);
         return false;
     }

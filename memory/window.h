@@ -6,16 +6,19 @@
  * fills the window or goes the slow way. Host addresses are reserved by regions of 1 TiB of linear addresses, each in one
  * of two groups with one addend each: A, whose addend is in the host's GS, and B. Translated code may use, for an address,
  *
- * - group A or B: a byte of view_tables.check is read first, whose page is there only for regions of that group; the host
+ * - group A or B: an entry of view_tables.check is read first, whose page is there only for regions of that group; the host
  *   refuses all others before the access is made;
- * - view_tables.region: the addend of any region; that of a region without one makes every address non-canonical;
+ * - the addends there likewise, or view_tables.region: the addend of any region; that of a region without one makes every
+ *   address non-canonical;
  * - in 32-bit code, group A without a check: all of its addresses are in region 0;
  * - group A, with the stack pointer, in code that is entered with that near a region of it (MODE_NEAR_STACK).
  *
  * Rules that keep the guest inside: a region and the guards around it are reserved before its check page and addend are
  * entered, and only PROT_NONE goes over them until the window is destroyed; a displacement that is added behind a check is
- * at most WINDOW_REACH, less than half a guard. A check looks at bits 46:40; an address whose upper bits differ from those
- * of its region gets a sum that no host address has, because a group has regions of one half of the address space alone.
+ * at most WINDOW_REACH, less than half a guard. A check looks at bits 63:40, or without BMI2 at bits 46:40; an
+ * address whose upper bits differ from those of its region then gets a sum that no host address has, because a group has
+ * regions of one half of the address space alone. So does one whose entry is that of another of the tables that lie over
+ * each other: it is further than any addend from the addresses of the host.
  *
  * A window is like a TLB of its view: a flush makes it stale, and nothing runs on it before it was compared with the
  * guest's page tables again (cpu/window.c).

@@ -110,7 +110,7 @@ static void note_operands(struct translation *t, struct copy *copy) {
 /* ---- Scratch registers ---- */
 
 static unsigned borrow(struct translation *t, struct copy *copy) {
-    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R9, CPU_R12};
+    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R12, CPU_R13};
     for (unsigned i = 0; i < sizeof candidates; i++) {
         unsigned guest = candidates[i];
         if ((copy->used & (1u << guest)) || t->home[guest] == HOST_NONE)

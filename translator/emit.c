@@ -3,12 +3,12 @@
 
 #include "translator/emit.h"
 
-/* Guest r10, r11, r13, r14 and r15, the ones compilers take last, live in memory. */
+/* Guest r9 to r11, r14 and r15 live in memory: what compilers take last, of the registers that calls change and of the others. */
 const uint8_t host_register[CPU_REGISTERS] = {
-    [CPU_RAX] = HOST_RAX, [CPU_RCX] = HOST_R10, [CPU_RDX] = HOST_RDX, [CPU_RBX] = HOST_RBX,
-    [CPU_RSP] = HOST_R12, [CPU_RBP] = HOST_RBP, [CPU_RSI] = HOST_RSI, [CPU_RDI] = HOST_RDI,
-    [CPU_R8] = HOST_R8,   [CPU_R9] = HOST_R9,   [CPU_R10] = HOST_NONE, [CPU_R11] = HOST_NONE,
-    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_NONE, [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
+    [CPU_RAX] = HOST_RAX, [CPU_RCX] = HOST_R10, [CPU_RDX] = HOST_RDX,  [CPU_RBX] = HOST_RBX,
+    [CPU_RSP] = HOST_R12, [CPU_RBP] = HOST_RBP, [CPU_RSI] = HOST_RSI,  [CPU_RDI] = HOST_RDI,
+    [CPU_R8] = HOST_R8,   [CPU_R9] = HOST_NONE, [CPU_R10] = HOST_NONE, [CPU_R11] = HOST_NONE,
+    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_R9,   [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
 };
 
 void emit_u32(struct emitter *e, uint32_t value) {
@@ -232,10 +232,23 @@ void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count) {
 }
 
 void emit_page_number(struct emitter *e, unsigned reg) {
-    if (e->lacks_bmi2)
+    enum { DISTANCE = VIEW_CHECK_SHIFT - 12 };
+    if (e->lacks_bmi2) {
         emit_shift_beside_flags(e, 5, reg, reg, 12);
+        return;
+    }
+    struct emit_memory before = memory_at(REG_R, -DISTANCE), behind = memory_at(REG_R, DISTANCE);
+    emit_lea(e, true, REG_R, &before);
+    emit_shift_by(e, 3, reg, reg, REG_R);
+    emit_lea(e, true, REG_R, &behind);
+}
+
+void emit_check_index(struct emitter *e, unsigned to, unsigned from) {
+    _Static_assert((VIEW_R & 63) == VIEW_CHECK_SHIFT, "R is the count");
+    if (e->lacks_bmi2)
+        emit_bits16(e, to, from, VIEW_CHECK_SHIFT);
     else
-        emit_shift_by(e, 3, reg, reg, REG_R); /* its low six bits are 12 */
+        emit_shift_by(e, 3, to, from, REG_R);
 }
 
 void emit_keep(struct emitter *e, unsigned reg, unsigned mask_register) {

@@ -17,7 +17,7 @@ enum {
 };
 
 /*
- * What the translator keeps for itself: the base register R (cpu/cpu.h: below the tables, its low six bits are 12), two
+ * What the translator keeps for itself: the base register R (VIEW_R), two
  * scratch registers and one for the index of a memory access alone (T), and rsp, which is the shadow stack. A is rcx because jrcxz is the branch that reads no flags.
  */
 enum { REG_R = HOST_R13, REG_A = HOST_RCX, REG_S = HOST_R11, REG_T = HOST_R15 };
@@ -114,6 +114,8 @@ void emit_zero_extend16(struct emitter *e, unsigned to, unsigned from);
 void emit_rorx(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_sar(struct emitter *e, unsigned to, unsigned from, unsigned count); /* `to` is not `from` */
 void emit_page_number(struct emitter *e, unsigned reg);                       /* reg >>= 12 */
+/* to = from >> VIEW_CHECK_SHIFT; without BMI2, bits 46:31 alone. */
+void emit_check_index(struct emitter *e, unsigned to, unsigned from);
 /* The 16 bits of `from` above `shift` lower ones, zero-extended. Without BMI2 it takes an LEA for each bit that shift lacks to
    a multiple of 8. */
 void emit_bits16(struct emitter *e, unsigned to, unsigned from, unsigned shift);
@@ -141,9 +143,10 @@ uint8_t *emit_jump_short(struct emitter *e);                      /* likewise */
 uint8_t *emit_jcc_short(struct emitter *e, unsigned condition);   /* patched by emit_here */
 
 /* Offsets of struct cpu from R, for the state pages in front of every view. */
-#define R_STATE(field) ((int32_t)(offsetof(struct cpu, field) - sizeof(struct cpu)) - 12)
+#define R_STATE(field) ((int32_t)(offsetof(struct cpu, field) - sizeof(struct cpu)) - VIEW_R)
 #define R_GPR(guest) (R_STATE(hot.gpr) + 8 * (int32_t)(guest))
 /* And of the view's tables. */
-#define R_TABLE(field) ((int32_t)offsetof(struct view_tables, field) - 12)
+#define R_TABLE(field) ((int32_t)offsetof(struct view_tables, field) - VIEW_R)
+#define R_CHECK(table) (R_TABLE(check) + (int32_t)((table) * VIEW_CHECK_STRIDE))
 
 #endif

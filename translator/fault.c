@@ -107,8 +107,10 @@ static uint64_t repeated_fault(struct cpu *cpu, const struct block *block, const
     return dispatch_slowly(cpu, block);
 }
 
-static bool is_check(const struct view *view, uint64_t address) {
-    return address - (uint64_t)view->tables->check < sizeof view->tables->check;
+/* What emit_check has made: the load of an entry has no REX.W, as that of an addend has. */
+static bool is_check(struct cpu *cpu, uint64_t host) {
+    enum { REX_B = 0x41 };
+    return view_is_in_checks(cpu->hot.view, cpu_translator(cpu)->fault.address) && *(const uint8_t *)host == REX_B;
 }
 
 /* An access that the window does not allow: of a page that is not mapped there yet, a guest's fault, or something that no
@@ -123,7 +125,7 @@ static uint64_t window_fault(struct cpu *cpu, const struct block *block, uint64_
         return without_window(cpu, block);
     if (!window_linear(cpu->hot.view->window, translator->fault.address, &linear)) {
         translator->window_missed = true; /* the slow way knows the address */
-        translator->check_failed = is_check(cpu->hot.view, translator->fault.address) || !(block->key & MODE_CODE64);
+        translator->check_failed = is_check(cpu, return_address) || !(block->key & MODE_CODE64);
         return dispatch_slowly(cpu, block);
     }
     bool is_write = translator->fault.is_write;

@@ -60,7 +60,7 @@ static void translate_ac(struct translation *t, bool value) {
     emit_store(e, R_STATE(hot.view), REG_S);
     struct emit_memory tables = memory_at(REG_S, (int32_t)offsetof(struct view, tables));
     emit_op_memory(e, 0, true, 0x8b, REG_S, &tables);
-    struct emit_memory base = memory_at(REG_S, 12);
+    struct emit_memory base = memory_at(REG_S, VIEW_R);
     emit_lea(e, true, REG_R, &base);
 }
 

@@ -262,7 +262,7 @@ static void plan_copies(struct loop *loop) {
 
 /* The resident register that the loop uses least, of those that no instruction names by itself. */
 static int least_used(const struct outlook *o, uint32_t taken) {
-    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R9, CPU_R12};
+    static const uint8_t candidates[] = {CPU_RBX, CPU_RBP, CPU_R8, CPU_R12, CPU_R13};
     int best = NO_RESULT;
     for (unsigned i = 0; i < sizeof candidates; i++) {
         unsigned guest = candidates[i];

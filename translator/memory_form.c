@@ -7,7 +7,7 @@
  *
  *     again:  rorx  T, S, 12 ; movzx T, T16           index
  *             mov   A, [R + T*8 + tag]
- *             lea   A, [A + S + size-1] ; shrx A, A, R
+ *             lea   A, [A + S + size-1] ; A >>= 12
  *             jrcxz hit
  *             call  miss                              comes back to `again`, or not at all
  *     hit:    mov   A, [R + T*8 + addend]             operand: [S + A]
@@ -15,12 +15,12 @@
  * Window forms of 64-bit code (see window.h), without a branch; a register that was checked is not checked again while it
  * stays near:
  *
- *             rorx  A, base, 31 ; movzx A, A16
- *             movzx A, byte [R + A*8 + check]         group A: gs:[base + displacement]
+ *             shrx  A, base, R
+ *             mov   A32, [R + A*8 + check]            group A: gs:[base + displacement]
  *             mov   T, [R + addend]                   group B: [base + T + displacement]
  *
- *             rorx  A, base, 40 ; movzx A, A16
- *             mov   A, [R + A*8 + region]             any: [base + A + displacement]; or T, kept for the next accesses
+ *             shrx  A, base, R
+ *             mov   A, [R + A*8 + addends]            any: [base + A + displacement]; or T, kept for the next accesses
  *
  * Window form of 32-bit code: gs:[the operand's own 32-bit address].
  */
@@ -225,9 +225,10 @@ enum site_form form_of(const struct translation *t, const struct address *addres
 
 void emit_check(struct translation *t, unsigned address, unsigned group) {
     struct emitter *e = &t->e;
-    emit_bits16(e, REG_A, address, VIEW_CHECK_SHIFT);
-    struct emit_memory byte = memory_indexed(REG_R, REG_A, 8, group == WINDOW_A ? R_TABLE(check[0]) : R_TABLE(check[1]));
-    emit_op_memory(e, 0, false, 0x0fb6, REG_A, &byte);
+    emit_check_index(e, REG_A, address);
+    struct emit_memory entry =
+        memory_indexed(REG_R, REG_A, 8, R_CHECK(group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B));
+    emit_op_memory(e, 0, false, 0x8b, REG_A, &entry);
 }
 
 /* The place of `base` + displacement in the group; B's addend is kept in T for the block. */
@@ -253,7 +254,13 @@ void emit_region_addend(struct emitter *e, unsigned to, unsigned address) {
 
 /* Any region: its addend comes from a table, and the access waits for it. `to`: A, or T. */
 static struct emit_memory place_by_table(struct translation *t, unsigned to, unsigned base, int32_t displacement) {
-    emit_region_addend(&t->e, to, base);
+    struct emit_memory entry = memory_indexed(REG_R, to, 8, R_CHECK(VIEW_ADDENDS));
+    if (t->e.lacks_bmi2) {
+        emit_region_addend(&t->e, to, base);
+    } else {
+        emit_check_index(&t->e, to, base);
+        emit_op_memory(&t->e, 0, true, 0x8b, to, &entry);
+    }
     return memory_indexed(base, to, 1, displacement);
 }
 

@@ -36,11 +36,11 @@ static void pop(struct emitter *e, unsigned reg) {
 
 static const uint8_t callee_saved[] = {HOST_RBX, HOST_RBP, HOST_R12, HOST_R13, HOST_R14, HOST_R15};
 
-/* R = cpu->hot.view->tables + 12, with the cpu in rbx. */
+/* R = cpu->hot.view->tables + VIEW_R, with the cpu in rbx. */
 static void emit_load_base(struct emitter *e) {
     load_from(e, REG_R, HOST_RBX, CPU_OFFSET(hot.view));
     load_from(e, REG_R, REG_R, (int32_t)offsetof(struct view, tables));
-    struct emit_memory base = memory_at(REG_R, 12);
+    struct emit_memory base = memory_at(REG_R, VIEW_R);
     emit_lea(e, true, REG_R, &base);
 }
 
@@ -93,7 +93,7 @@ static void emit_put_away(struct emitter *e) {
  * which costs more than all the rest of a way out.
  */
 static void emit_own_cpu(struct emitter *e) {
-    struct emit_memory cpu = memory_at(REG_R, -(int32_t)sizeof(struct cpu) - 12);
+    struct emit_memory cpu = memory_at(REG_R, -(int32_t)sizeof(struct cpu) - VIEW_R);
     emit_lea(e, true, HOST_RBX, &cpu);
 }
 

@@ -119,10 +119,23 @@ static bool is_bounce(uint64_t at, uint64_t size) {
            (joined && is_in(at, size, joined, 2 * MEMORY_PAGE));
 }
 
+/* Entries of the tables that checks read: the host refuses those of no region. */
+static bool is_refused_check(const struct view *view, uint64_t at) {
+    if (!view->has_checks || !view_is_in_checks(view, at))
+        return false;
+    for (unsigned i = 0; view->window && i < view->window->region_count; i++)
+        for (unsigned table = 0; table < VIEW_CHECK_TABLES; table++)
+            if (at - (uint64_t)view_check_page(view, table, view->window->region[i].linear) < MEMORY_PAGE)
+                return false;
+    return true;
+}
+
 static void judge(const ZydisDecodedOperand *operand, uint64_t rip, uint64_t at, uint64_t size) {
     struct stepper *stepper = watch.stepper;
     const struct view *view = vcpu()->hot.view;
-    if (operand->mem.base == ZYDIS_REGISTER_R13 && is_in(at, size, (uint64_t)view->reservation, view->reservation_size))
+    if (operand->mem.base == ZYDIS_REGISTER_R13 && is_refused_check(view, at))
+        stepper->refused++;
+    else if (operand->mem.base == ZYDIS_REGISTER_R13 && is_in(at, size, (uint64_t)view->reservation, view->reservation_size))
         stepper->in_state++;
     else if (operand->mem.base == ZYDIS_REGISTER_RSP && is_shadow_stack(at, size))
         stepper->on_stack++;

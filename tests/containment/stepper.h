@@ -15,7 +15,7 @@ struct stepper {
     uint64_t in_state;   /* to the vCPU's state and the tables of its view */
     uint64_t in_bounce;  /* to the buffers of slow accesses */
     uint64_t on_stack;   /* calls and returns on the shadow stacks */
-    uint64_t refused;    /* to addresses that no user program can have: not canonical, or the kernel's */
+    uint64_t refused;    /* to addresses that no user program can have, not canonical or the kernel's, and checks that fail */
     uint64_t violations; /* to anything else */
     char first[160];     /* the first violation */
 };

@@ -92,6 +92,8 @@ struct range {
             true                                                                                                       \
     }
 
+#define CHECK(table, name) { R_CHECK(table), sizeof(uint64_t), VIEW_CHECK_STRIDE / sizeof(uint64_t), name, true }
+
 /* The field at an offset from R: "hot.gpr[10]", with what is left of the offset behind it. */
 static bool name_offset(char *name, size_t size, int64_t offset) {
     static const struct range ranges[] = {
@@ -111,8 +113,8 @@ static bool name_offset(char *name, size_t size, int64_t offset) {
         STATE(hot.countdown, uint32_t),
         TABLE(read_tag, uint64_t),       TABLE(write_tag, uint64_t),
         TABLE(addend, uint64_t),         TABLE(jump, struct view_jump),
-        TABLE(region, uint64_t),         TABLE(check[0], uint64_t),
-        TABLE(check[1], uint64_t),
+        TABLE(region, uint64_t),         CHECK(VIEW_CHECK_A, "check a"),
+        CHECK(VIEW_CHECK_B, "check b"),  CHECK(VIEW_ADDENDS, "addends"),
     };
     for (unsigned i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         const struct range *range = &ranges[i];
@@ -141,8 +143,11 @@ static void replace_displacement(char *operands, size_t size, const char *by) {
     snprintf(from, size - (size_t)(from - operands), "+ %s%s", by, rest);
 }
 
+/* What is read or written at a place that R leads to; a LEA makes R itself. */
 static const cs_x86_op *state_operand(const cs_insn *insn) {
     const cs_x86 *x86 = &insn->detail->x86;
+    if (insn->id == X86_INS_LEA)
+        return NULL;
     for (unsigned i = 0; i < x86->op_count; i++)
         if (x86->operands[i].type == X86_OP_MEM && x86->operands[i].mem.base == X86_REG_R13 &&
             x86->operands[i].mem.disp != 0)

@@ -74,7 +74,7 @@ static struct view *create(void) {
     int fd = memfd_create("state", MFD_CLOEXEC);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(ftruncate(fd, STATE_SIZE), 0);
-    struct view *view = view_create(fd, STATE_SIZE);
+    struct view *view = view_create(fd, STATE_SIZE, true);
     ck_assert_ptr_nonnull(view);
     close(fd);
     return view;

@@ -20,7 +20,7 @@ static void create(void) {
     state_fd = memfd_create("state", 0);
     ck_assert_int_eq(ftruncate(state_fd, STATE_SIZE), 0);
     for (unsigned i = 0; i < PROCESSORS; i++) {
-        views[i] = view_create(state_fd, STATE_SIZE);
+        views[i] = view_create(state_fd, STATE_SIZE, true);
         ck_assert_ptr_nonnull(views[i]);
         ck_assert(window_create(views[i], true, true, &shared));
     }
@@ -85,7 +85,7 @@ static void create_programs(void) {
     ck_assert_int_eq(ftruncate(fd, STATE_SIZE), 0);
     fixture = (struct fixture){.shared.budget = 1000};
     for (unsigned i = 0; i < WINDOWS; i++) {
-        fixture.view[i] = view_create(fd, STATE_SIZE);
+        fixture.view[i] = view_create(fd, STATE_SIZE, true);
         ck_assert_ptr_nonnull(fixture.view[i]);
     }
     close(fd);

@@ -58,8 +58,8 @@ static void finish_and_run(struct emitter *e, uint64_t value, uint64_t mask, uin
     static const uint64_t flags[] = {0, FLAGS, 1, 0x40, 0x800, 0x400 | 0x10};
     for (unsigned i = 0; i < sizeof flags / sizeof *flags; i++) {
         uint64_t after = 0;
-        /* Of R, the low six bits are 12. */
-        uint64_t got = ((code *)(uintptr_t)memory)(value, flags[i] | FIXED_FLAGS, state + BEFORE_R + 12, mask, &after);
+        /* R, by its low six bits. */
+        uint64_t got = ((code *)(uintptr_t)memory)(value, flags[i] | FIXED_FLAGS, state + BEFORE_R + VIEW_R, mask, &after);
         ck_assert_uint_eq(got, want);
         ck_assert_uint_eq(after & FLAGS, flags[i]);
     }
