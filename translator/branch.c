@@ -96,12 +96,13 @@ void emit_exit(struct translation *t, uint64_t target) {
         uint8_t *linkable = emit_jump_patchable(e, 0);
         emit_exit_call(t, target, linkable);
     } else {
-        uint8_t *hit = emit_cell_check(t, target);
-        emit_crossing_exit(t, target);
+        uint8_t *hit = emit_cell_check(t, target), *miss = emit_jump_short(e);
         emit_here(e, hit);
         struct emit_memory cell = jump_cell(target, true);
         emit_op_memory(e, 0, false, 0xff, 4, &cell);
         note_rip(t, target, RELOCATE_JUMP);
+        emit_here(e, miss); /* behind what runs often */
+        emit_crossing_exit(t, target);
     }
 }
 
@@ -162,6 +163,8 @@ static void emit_pending_exits(struct translation *t, unsigned first, bool polls
         } else if (late->is_poll) {
             loop_leave(t);
             emit_exit_call(t, late->target, NULL);
+        } else if (late->is_full) {
+            emit_exit(t, late->target);
         } else if (late->is_indirect) {
             (late->call ? emit_missed_exit : emit_indirect_exit)(t);
         } else if (late->call && !late->linkable) {
@@ -208,8 +211,7 @@ static bool needs_poll(const struct translation *t, uint64_t target) {
 }
 
 static void emit_branch_operand(struct translation *t, const ZydisDecodedOperand *operand);
-static uint8_t *emit_lookup(struct translation *t);
-static void emit_lookup_jump(struct translation *t, unsigned form);
+static void emit_indirect_jump(struct translation *t);
 
 /* ---- Direct branches ---- */
 
@@ -290,7 +292,6 @@ static void translate_loop_branch(struct translation *t, unsigned condition, uin
 }
 
 void translate_jump(struct translation *t) {
-    struct emitter *e = &t->e;
     const ZydisDecodedOperand *operand = &t->in.operand[0];
     if (t->loop.is_found) {
         translate_loop_branch(t, ALWAYS, branch_target(t));
@@ -312,10 +313,7 @@ void translate_jump(struct translation *t) {
     }
     if (!t->skips_poll)
         emit_poll(t, 0)->is_indirect = true;
-    uint8_t *hit = emit_lookup(t);
-    emit_missed_exit(t);
-    emit_here(e, hit);
-    emit_lookup_jump(t, 4);
+    emit_indirect_jump(t);
 }
 
 void translate_jcc(struct translation *t) {
@@ -335,6 +333,11 @@ void translate_jcc(struct translation *t) {
         emit_jcc(e, condition, emit_address(e));
         struct late_exit *late = add_late(t, target);
         late->call = late->linkable = e->at - 4;
+    } else if (may_chain(t)) {
+        emit_jcc(e, condition, emit_address(e));
+        struct late_exit *late = add_late(t, target);
+        late->call = e->at - 4;
+        late->is_full = true;
     } else {
         uint8_t *skip = emit_jcc_short(e, condition ^ 1);
         emit_exit(t, target);
@@ -428,6 +431,16 @@ static uint8_t *emit_lookup(struct translation *t) {
 static void emit_lookup_jump(struct translation *t, unsigned form) {
     struct emit_memory cell = memory_indexed(REG_R, REG_T, 8, R_TABLE(jump[0].host));
     emit_op_memory(&t->e, 0, false, 0xff, form, &cell);
+}
+
+/* Goes to S. */
+static void emit_indirect_jump(struct translation *t) {
+    struct emitter *e = &t->e;
+    uint8_t *hit = emit_lookup(t), *miss = emit_jump_short(e);
+    emit_here(e, hit);
+    emit_lookup_jump(t, 4);
+    emit_here(e, miss);
+    emit_missed_exit(t);
 }
 
 /* ---- Calls and returns ---- */
@@ -570,10 +583,7 @@ void translate_ret(struct translation *t) {
     bool is_elsewhere = !uses_window(t) || !(t->checked[WINDOW_A] & (1u << CPU_RSP));
     if (may_chain(t) && has_known_stack(t) && is_elsewhere) {
         emit_poll(t, 0)->is_indirect = true;
-        uint8_t *hit = emit_lookup(t);
-        emit_missed_exit(t);
-        emit_here(&t->e, hit);
-        emit_lookup_jump(t, 4);
+        emit_indirect_jump(t);
         return;
     }
     if (may_chain(t))

@@ -326,10 +326,11 @@ void emit_jump_here(struct emitter *e, uint8_t *behind) {
         emit_jump_to(behind, e->at);
 }
 
+/* CS prefixes, which branches ignore in 64-bit code: a NOP would keep a comparison from being fused with its branch. */
 void emit_align_displacement(struct emitter *e, unsigned opcode_bytes) {
-    static const uint8_t nops[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+    static const uint8_t prefixes[3] = {0x2e, 0x2e, 0x2e};
     unsigned place = (unsigned)((uintptr_t)e->at + opcode_bytes) & 7, pad = place > 4 ? 8 - place : 0;
-    emit_bytes(e, nops[pad], pad);
+    emit_bytes(e, prefixes, pad);
 }
 
 uint8_t *emit_jump_short(struct emitter *e) {

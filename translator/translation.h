@@ -83,6 +83,7 @@ struct late_exit {
     uint64_t target;
     bool is_indirect;     /* leave by S instead of for target */
     bool leaves_loop;     /* registers are put back first, and the exit is a full one, unless the target is in the loop */
+    bool is_full;         /* a look into the jump cache comes first */
     bool is_poll;         /* of a loop: registers are put back first */
     uint16_t biased;      /* those that the addend of group B was added to where the exit comes from */
     bool is_emitted;
