@@ -138,6 +138,15 @@ struct loop {
     struct loop_label label[LOOP_LABELS];
 };
 
+/* What registers probably hold where a branch leads to. */
+struct guess_label {
+    uint64_t target;
+    uint64_t guess[CPU_REGISTERS];
+    uint16_t guessed;
+};
+
+#define GUESS_LABELS 8
+
 struct translation {
     struct engine *engine;
     struct cpu *cpu;
@@ -153,6 +162,7 @@ struct translation {
     bool skips_poll;           /* the instruction is in the shadow of STI */
     uint64_t guess[CPU_REGISTERS]; /* what registers will probably hold (guess.c), */
     uint16_t guessed;          /* those that it knows something of */
+    unsigned guess_label_count;
     uint32_t written;          /* guest registers that the block has changed so far */
     uint32_t constants;        /* and those that their last change gave a constant */
     uint64_t constant[CPU_REGISTERS];
@@ -174,6 +184,7 @@ struct translation {
     struct site sites[BLOCK_SITES];
     struct instruction_map map[BLOCK_INSTRUCTIONS + 1];
     struct late_exit late[BLOCK_LATE_EXITS];
+    struct guess_label guess_label[GUESS_LABELS];
 };
 
 /* ---- decode.c ---- */
