@@ -39,13 +39,19 @@ unsigned loop_group(const struct translation *t, const struct address *address) 
     return loop_group_at(&t->loop, offset_of(t), address);
 }
 
+/* A loop does not move the stack pointer in blocks that know it to be near. */
+static bool is_near_stack(const struct translation *t, const struct loop_check *check) {
+    return (t->key & MODE_NEAR_STACK) && (t->checked[WINDOW_A] & (1u << CPU_RSP)) && check->base == CPU_RSP &&
+           check->index == CPU_NO_REGISTER && check->group == WINDOW_A;
+}
+
 static void emit_checks(struct translation *t, const struct loop_part *part) {
     struct block_loop *loop = t->block->loop;
     struct block_check *range = &loop->check[loop->check_count];
     *range = (struct block_check){.start = host_offset(t), .guest = part->first};
     for (unsigned i = 0; i < part->check_count; i++) {
         const struct loop_check *check = &part->check[i];
-        if (check->is_implied)
+        if (check->is_implied || is_near_stack(t, check))
             continue;
         struct address sum = {.base = check->base, .index = check->index, .scale = check->scale, .size = 8};
         emit_offset(t, &sum);
