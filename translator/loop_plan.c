@@ -297,7 +297,7 @@ void loop_plan(struct translation *t, const uint8_t *bytes, unsigned left) {
     if (!(t->key & MODE_WINDOW) || (t->key & MODE_SLOW) || (t->key & MODE_CODE) == MODE_CODE16 ||
         t->engine->breakpoint_count)
         return;
-    struct outlook o = {.t = t, .bytes = bytes, .left = left < 1024 ? left : 1024};
+    struct outlook o = {.t = t, .bytes = bytes, .left = left};
     t->loop.end = (uint16_t)find_end(&o);
     t->loop.is_found = t->loop.end && find_parts(&o) &&
                        (t->block->loop = code_cache_allocate(&t->engine->cache, sizeof *t->block->loop));

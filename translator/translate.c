@@ -266,6 +266,9 @@ static void translate_instruction(struct translation *t) {
 /* ---- Reading ---- */
 
 /* The bytes of a block: those of its first page, and for one instruction those of the page behind. */
+enum { SOURCE_BYTES = 1024 };
+_Static_assert(SOURCE_BYTES >= (BLOCK_INSTRUCTIONS + 1) * 15, "the longest block, and what is decoded behind it");
+
 struct source {
     const uint8_t *bytes;
     unsigned left;         /* on the first page */
@@ -465,8 +468,17 @@ static void translate_instructions(struct translation *t, struct source *source,
     emit_late_exits(t);
 }
 
+/*
+ * Copies as much of the page's rest as a block may be made from. Others may store to it meanwhile, and what was decided about
+ * an instruction must hold for the one that is translated.
+ */
+static const uint8_t *copy_source(uint8_t copy[SOURCE_BYTES], const uint8_t *bytes, unsigned left) {
+    return memcpy(copy, bytes, left < SOURCE_BYTES ? left : SOURCE_BYTES);
+}
+
 struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t physical, uint32_t key,
                               enum cpu_result *result, uint64_t *needed_page) {
+    uint8_t copy[SOURCE_BYTES];
     struct translation t;
     memset(&t, 0, offsetof(struct translation, in));
     t.engine = engine, t.cpu = cpu, t.key = key, t.start_rip = cpu->hot.rip;
@@ -477,7 +489,9 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     struct source source = {.bytes = bytes, .left = (unsigned)(MEMORY_PAGE - (physical & MEMORY_PAGE_MASK))};
     static const uint8_t open_bus[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    if (!bytes)
+    if (bytes)
+        source.bytes = copy_source(copy, bytes, source.left);
+    else
         source = (struct source){.bytes = open_bus, .left = 16};
     if (!code_cache_reserve(&engine->cache, BLOCK_ROOM, &t.e))
         return NULL;
@@ -498,7 +512,7 @@ struct block *translate_block(struct engine *engine, struct cpu *cpu, uint64_t p
     struct memory_region *region = memory_find(cpu->memory, guest_physical_at(physical));
     t.code = region ? memory_code_page(region, guest_physical_at(physical)) : NULL;
     if (bytes && !t.code->variables)
-        loop_plan(&t, bytes, source.left);
+        loop_plan(&t, source.bytes, source.left < SOURCE_BYTES ? source.left : SOURCE_BYTES);
     translate_instructions(&t, &source, result, needed_page);
     if (t.must_retry) /* each time there is one variable less */
         return translate_block(engine, cpu, physical, key, result, needed_page);
