@@ -1,7 +1,9 @@
 /* Which groups the regions of windows come to, where they find room, and which pages leave them: memory/window.c. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "memory/window.h"
@@ -258,12 +260,91 @@ START_TEST(kept_pages_stay_amid_those_that_go) {
 }
 END_TEST
 
+/* ---- What checks read ---- */
+
+/* Whether the host lets eight bytes be read there. */
+static bool is_readable(const void *at) {
+    int pipe_fd[2];
+    ck_assert_int_eq(pipe(pipe_fd), 0);
+    bool is_there = write(pipe_fd[1], at, 8) == 8;
+    close(pipe_fd[0]);
+    close(pipe_fd[1]);
+    return is_there;
+}
+
+/* Where translated code looks an address up: behind `table`, by the address without its lowest bits. */
+static const uint64_t *entry_of(const struct view *view, unsigned table, uint64_t linear) {
+    return (const uint64_t *)(view->tables->check + table * VIEW_CHECK_STRIDE) + (linear >> VIEW_CHECK_SHIFT);
+}
+
+START_TEST(entries_are_there_for_regions_alone) {
+    const struct view *view = views[0];
+    static const uint64_t regions[] = {0xffffffff80000000, 0xffff8c2b00000000, 0x550000000000, 0};
+    for (unsigned i = 0; i < sizeof regions / sizeof *regions; i++)
+        ck_assert(window_reserve(views[0], regions[i]));
+    for (unsigned i = 0; i < sizeof regions / sizeof *regions; i++) {
+        const uint64_t first = regions[i] >> 40 << 40, last = first + (1ull << 40) - 1;
+        unsigned group = window_group(view->window, regions[i]);
+        unsigned own = group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B, other = VIEW_CHECK_A + VIEW_CHECK_B - own;
+        for (unsigned k = 0; k < 2; k++) {
+            uint64_t linear = k ? last : first;
+            ck_assert(is_readable(entry_of(view, own, linear)));
+            ck_assert(!is_readable(entry_of(view, other, linear)));
+            ck_assert_uint_eq(*entry_of(view, VIEW_ADDENDS, linear), view->window->addend[group]);
+        }
+    }
+    static const uint64_t strangers[] = {0x10000000000, 0x7effffffffff, 0x800000000000, 0x4000000000000, 0x8000000000000000,
+                                         0xfffe000000000000, 0xffff7fffffffffff};
+    for (unsigned i = 0; i < sizeof strangers / sizeof *strangers; i++)
+        for (unsigned table = 0; table < VIEW_CHECK_TABLES; table++)
+            ck_assert(!is_readable(entry_of(view, table, strangers[i])));
+}
+END_TEST
+
+START_TEST(entries_go_with_their_window) {
+    ck_assert(window_reserve(views[0], 0x550000000000));
+    window_destroy(views[0]);
+    ck_assert(window_create(views[0], true, true, &shared));
+    for (unsigned table = 0; table < VIEW_CHECK_TABLES; table++)
+        ck_assert(!is_readable(entry_of(views[0], table, 0x550000000000)));
+}
+END_TEST
+
+static uint64_t own_size(void) {
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    return pages * 4096ull;
+}
+
+START_TEST(view_without_room_for_checks_has_no_64_bit_window) {
+    struct rlimit before, less;
+    ck_assert_int_eq(getrlimit(RLIMIT_AS, &before), 0);
+    less = before;
+    less.rlim_cur = own_size() + (16ull << 30);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &less), 0);
+    struct view *view = view_create(state_fd, STATE_SIZE, true);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &before), 0);
+    ck_assert_ptr_nonnull(view);
+    ck_assert(!view->has_checks);
+    ck_assert(!window_create(view, true, false, &shared));
+    ck_assert_ptr_null(view->window);
+    ck_assert(window_create(view, false, false, &shared));
+    view_destroy(view);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("window");
     TCase *tcase = tcase_create("window");
     tcase_add_checked_fixture(tcase, create, destroy);
     tcase_add_test(tcase, each_processor_finds_room_for_all_regions_of_a_kernel);
     tcase_add_test(tcase, upper_half_is_in_group_a_or_nowhere);
+    tcase_add_test(tcase, entries_are_there_for_regions_alone);
+    tcase_add_test(tcase, entries_go_with_their_window);
+    tcase_add_test(tcase, view_without_room_for_checks_has_no_64_bit_window);
     suite_add_tcase(suite, tcase);
     TCase *programs = tcase_create("programs");
     tcase_add_checked_fixture(programs, create_programs, destroy_programs);
