@@ -33,7 +33,7 @@ struct view_jump {
     uint64_t host;            /* entry point of the block */
 };
 
-/* R, the base register of translated code, lies so far behind the tables: its low six bits are VIEW_CHECK_SHIFT, for SHRX,
+/* R, the base register of translated code, lies so far behind the beginning of the tables: its low six bits are VIEW_CHECK_SHIFT, for SHRX,
    and the end of struct cpu is within a byte's displacement. */
 #define VIEW_R (-33)
 

@@ -189,7 +189,7 @@ static bool reserve_in_group(struct view *view, unsigned group, uint64_t linear)
 /* Without BMI2 (emit_check_index), checks see bits 46:40 of an address alone: see window.h. */
 static bool add_check_page(struct view *view, unsigned group, uint64_t linear) {
     const uint64_t lower = linear & ((1ull << 47) - 1);
-    unsigned table = group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B;
+    unsigned table = window_check_table(group);
     return mprotect(view_check_page(view, table, linear), PAGE, PROT_READ) == 0 &&
            (lower == linear || mprotect(view_check_page(view, table, lower), PAGE, PROT_READ) == 0);
 }

@@ -106,6 +106,11 @@ static inline bool window_linear(const struct window *window, uint64_t host, uin
     return false;
 }
 
+/* The table of entries that checks for the group read. */
+static inline unsigned window_check_table(unsigned group) {
+    return group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B;
+}
+
 /* The group of the address' region, or WINDOW_GROUPS. */
 static inline unsigned window_group(const struct window *window, uint64_t linear) {
     for (unsigned i = 0; i < window->region_count; i++)

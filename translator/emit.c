@@ -8,7 +8,7 @@ const uint8_t host_register[CPU_REGISTERS] = {
     [CPU_RAX] = HOST_RAX, [CPU_RCX] = HOST_R10, [CPU_RDX] = HOST_RDX,  [CPU_RBX] = HOST_RBX,
     [CPU_RSP] = HOST_R12, [CPU_RBP] = HOST_RBP, [CPU_RSI] = HOST_RSI,  [CPU_RDI] = HOST_RDI,
     [CPU_R8] = HOST_R8,   [CPU_R9] = HOST_NONE, [CPU_R10] = HOST_NONE, [CPU_R11] = HOST_NONE,
-    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_R9,   [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
+    [CPU_R12] = HOST_R14, [CPU_R13] = HOST_R9,  [CPU_R14] = HOST_NONE, [CPU_R15] = HOST_NONE,
 };
 
 void emit_u32(struct emitter *e, uint32_t value) {

@@ -226,8 +226,7 @@ enum site_form form_of(const struct translation *t, const struct address *addres
 void emit_check(struct translation *t, unsigned address, unsigned group) {
     struct emitter *e = &t->e;
     emit_check_index(e, REG_A, address);
-    struct emit_memory entry =
-        memory_indexed(REG_R, REG_A, 8, R_CHECK(group == WINDOW_A ? VIEW_CHECK_A : VIEW_CHECK_B));
+    struct emit_memory entry = memory_indexed(REG_R, REG_A, 8, R_CHECK(window_check_table(group)));
     emit_op_memory(e, 0, false, 0x8b, REG_A, &entry);
 }
 

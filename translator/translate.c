@@ -265,10 +265,10 @@ static void translate_instruction(struct translation *t) {
 
 /* ---- Reading ---- */
 
-/* The bytes of a block: those of its first page, and for one instruction those of the page behind. */
 enum { SOURCE_BYTES = 1024 };
 _Static_assert(SOURCE_BYTES >= (BLOCK_INSTRUCTIONS + 1) * 15, "the longest block, and what is decoded behind it");
 
+/* The bytes of a block: those of its first page, and for one instruction those of the page behind. */
 struct source {
     const uint8_t *bytes;
     unsigned left;         /* on the first page */

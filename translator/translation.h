@@ -245,7 +245,7 @@ unsigned emit_free_scratch(struct translation *t, struct emit_memory *place);
  * wrong guess costs a host fault and another translation.
  */
 enum site_form form_of(const struct translation *t, const struct address *address);
-/* Reads the check byte for the address in a host register: the host refuses regions of other groups. Uses A. */
+/* Reads the check entry for the address in a host register: the host refuses regions of other groups. Uses A. */
 void emit_check(struct translation *t, unsigned address, unsigned group);
 /* `to` = addend of the region of the 64-bit address in a host register; no host address where there is no such region. */
 void emit_region_addend(struct emitter *e, unsigned to, unsigned address);
